@@ -1,0 +1,6 @@
+// Every schema of segroi on one screen. Kernels register themselves at the foot of cpu/<op>.cpp and
+// cuda/<op>.cu; fake kernels and autograd stand in segroi/ops/<op>.py.
+#include <torch/library.h>
+
+TORCH_LIBRARY(segroi, m) {
+}
