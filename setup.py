@@ -29,7 +29,7 @@ def warn(message: str) -> None:
 
 
 def find_cuda_root() -> Path | None:
-    """The CUDA toolkit, asked of nvcc itself: the nvcc on PATH may be a wrapper script outside it."""
+    """The CUDA toolkit, asked of nvcc itself: the one on PATH may be a wrapper outside it."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         root = os.environ.get(variable)
         if root and (Path(root) / "bin" / "nvcc").exists():
@@ -97,7 +97,7 @@ def extension() -> list:
 
     debug = os.environ.get("DEBUG", "0") == "1"
     sanitize = os.environ.get("SEGROI_SANITIZE", "")
-    # -ffp-contract=off: a coordinate contracted to an FMA is off by 1e-4 of a sample (csrc/README.md)
+    # -ffp-contract=off: a coordinate contracted to an FMA is off by up to 1e-4 of a cell
     cxx = ["-O0" if debug else "-O3", "-g" if debug else "-g0", "-fopenmp", "-ffp-contract=off"]
     cxx += ["-Wall", "-Wno-sign-compare", "-Wno-unknown-pragmas", "-fvisibility=hidden"]
     cxx += ["-UNDEBUG"] if debug else ["-DNDEBUG"]

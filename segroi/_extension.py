@@ -1,8 +1,9 @@
 """Load ``segroi._C``: the one place with a policy on "not built".
 
-The compiled operators register themselves with PyTorch's dispatcher when the library loads. Where it
-was not built, every public operator runs its plain-PyTorch reference (``segroi.ops.reference``), and
-one warning says so. ``SEGROI_REFERENCE=1`` asks for the references by name.
+The compiled operators register themselves with PyTorch's dispatcher when the library loads. Where
+it was not built, every public operator runs its plain-PyTorch reference
+(``segroi.ops.reference``), and one warning says so. ``SEGROI_REFERENCE=1`` asks for the references
+by name.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def _load() -> tuple[object | None, str]:
         return importlib.import_module("segroi._C"), ""
     except ImportError as error:
         raise ImportError(
-            f"segroi._C exists but does not load: {error}. It was probably built for another torch; "
-            "rebuild it with `pip install --no-build-isolation --force-reinstall --no-deps .`, or set "
-            "SEGROI_REFERENCE=1 to run without it."
+            f"segroi._C exists but does not load: {error}. It was probably built for another "
+            "torch: rebuild it with `pip install --no-build-isolation --force-reinstall "
+            "--no-deps .`, or set SEGROI_REFERENCE=1 to run without it."
         ) from error
 
 

@@ -7,4 +7,8 @@ from segroi import _extension
 
 def build_info() -> dict[str, object]:
     """How the compiled operators were built and whether they are in use."""
-    return {"built": _extension.is_built(), "why_not": _extension.why_not_built(), **_extension.extension_info()}
+    return {
+        "built": _extension.is_built(),
+        "why_not": _extension.why_not_built(),
+        **_extension.extension_info(),
+    }
