@@ -77,7 +77,7 @@ if [ "$(cat "$segroi_stamp" 2>/dev/null)" != "$(segroi_state)" ]; then
     segroi_pip $segroi_pins
   fi
   echo "segroi: installing the build tools"
-  segroi_pip "setuptools>=64,<81" wheel ninja pybind11
+  segroi_pip "setuptools>=77,<81" wheel ninja pybind11
   echo "segroi: compiling and installing segroi[$segroi_extras] (SEGROI_CUDA=$SEGROI_CUDA)"
   segroi_log=$(mktemp)
   if ! python -m pip install --disable-pip-version-check --no-build-isolation -v \
