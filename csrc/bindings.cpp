@@ -1,5 +1,6 @@
-// Python's view of the extension: what was built, and thin calls into the dispatcher (no second path).
-// The only file that includes torch/extension.h, which alone costs half a minute of compile time.
+// Python's view of the extension: what was built, and thin calls into the dispatcher (no second
+// path). The only file that includes torch/extension.h, which alone costs half a minute of compile
+// time.
 #include <torch/extension.h>
 #include <torch/version.h>
 
@@ -21,7 +22,7 @@ pybind11::dict build_info() {
   pybind11::dict info;
   info["torch"] = TORCH_VERSION;
   info["compiler"] = __VERSION__;
-  info["cuda"] = SEGROI_CUDA_VERSION;        // "" when built for the CPU only
+  info["cuda"] = SEGROI_CUDA_VERSION;  // "" when built for the CPU only
   info["cuda_archs"] = SEGROI_CUDA_ARCHS;
   info["sanitizers"] = SEGROI_SANITIZERS;
 #ifdef _OPENMP

@@ -2,5 +2,4 @@
 // cuda/<op>.cu; fake kernels and autograd stand in segroi/ops/<op>.py.
 #include <torch/library.h>
 
-TORCH_LIBRARY(segroi, m) {
-}
+TORCH_LIBRARY(segroi, m) {}
