@@ -1,7 +1,7 @@
 """Boxes that every cell of a RoI's grid predicts by its distances to the four sides.
 
-Legend: K RoIs, a grid of S x S cells, P = S * S cells in row-major order. Distances stand in the order
-left, top, right, bottom and are measured in widths and heights of the RoI.
+Legend: K RoIs, a grid of S x S cells, P = S * S cells in row-major order. Distances stand in the
+order left, top, right, bottom and are measured in widths and heights of the RoI.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def _area(boxes: Tensor) -> Tensor:
 def jitter_boxes(boxes: Tensor, ratio: float, image_size: tuple[int, int]) -> Tensor:
     """Move and scale boxes at random, inside the image.
 
-    Centres move by up to ``ratio`` of the box's sides, the sides change by up to ``ratio`` of themselves.
-    A box that would be left without area stays as it is.
+    Centres move by up to ``ratio`` of the box's sides, the sides change by up to ``ratio`` of
+    themselves. A box that would be left without area stays as it is.
 
     Args:
         boxes: ``Tensor[K, 4]`` xyxy px.

@@ -12,9 +12,9 @@ from torch import Tensor
 def weighted_box_average(boxes: Tensor, weights: Tensor, threshold: float | None = 0.5) -> Tensor:
     """Average the boxes of each instance, weighted by foreground confidence (CoMask, eq. 8-9).
 
-    Boxes whose weight does not exceed ``threshold`` are left out. Where that leaves no box, all boxes
-    count with their own weights, and where all of those are zero, they count equally; so every
-    instance has a finite box. The result is differentiable in ``boxes`` and ``weights``.
+    Boxes whose weight does not exceed ``threshold`` are left out. Where that leaves no box, all
+    boxes count with their own weights, and where all of those are zero, they count equally; so
+    every instance has a finite box. The result is differentiable in ``boxes`` and ``weights``.
 
     Args:
         boxes: float ``Tensor[K, P, 4]``, any coordinates in which a mean has a meaning (xyxy px).
