@@ -1,0 +1,60 @@
+#include "cuda/device_errors.h"
+
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/library.h>
+
+#include <array>
+#include <atomic>
+#include <mutex>
+#include <string>
+
+namespace segroi {
+namespace {
+
+// Mapped pages are shared by all devices, so one page serves; it lives as long as the process.
+std::atomic<int64_t>* words() {
+  static std::atomic<int64_t>* const page = [] {
+    c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
+    void* memory = nullptr;
+    const size_t bytes = sizeof(std::atomic<int64_t>) * C10_COMPILE_TIME_MAX_GPUS;
+    C10_CUDA_CHECK(cudaHostAlloc(&memory, bytes, cudaHostAllocMapped | cudaHostAllocPortable));
+    return new (memory) std::atomic<int64_t>[C10_COMPILE_TIME_MAX_GPUS]();
+  }();
+  return page;
+}
+
+std::string describe_word(int64_t word) {
+  static constexpr std::array<const char*, 4> kNames = {
+      "", "multi_level_roi_align: rois", "crop_and_resize: boxes", "encompass_crop: boxes"};
+  const int64_t index = word & ((int64_t{1} << kOpCodeShift) - 1);
+  return std::string(kNames.at(word >> kOpCodeShift)) + "[" + std::to_string(index) +
+         "] must be finite with a batch index in range, got another value; its output is 0";
+}
+
+// What kernels of `device` have reported since the last call, or "".
+std::string take_error(int64_t device) {
+  TORCH_CHECK_VALUE(device >= 0 && device < c10::cuda::device_count(),
+                    "take_error: device must be ", "an existing CUDA device, got ", device);
+  const int64_t word = words()[device].exchange(0);
+  return word == 0 ? "" : describe_word(word);
+}
+
+}  // namespace
+
+int64_t* error_flag(int device) {
+  std::atomic<int64_t>& word = words()[device];
+  if (word.load(std::memory_order_relaxed) != 0) {
+    TORCH_CHECK_VALUE(false, take_error(device), " (found by an earlier, asynchronous call)");
+  }
+  static_assert(sizeof(word) == sizeof(int64_t));
+  return reinterpret_cast<int64_t*>(&word);
+}
+
+TORCH_LIBRARY_IMPL(segroi, CompositeExplicitAutograd, m) {
+  m.impl("take_error", &take_error);
+}
+
+}  // namespace segroi

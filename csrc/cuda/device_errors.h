@@ -1,0 +1,22 @@
+// How a kernel reports a wrong value (a NaN box, a batch index out of range) without a host
+// synchronisation: it stores one word into mapped host memory, which the next operator call on that
+// device, or segroi.ops.check_errors(), reads. Every offender writes; the last store stays.
+#pragma once
+
+#include <cstdint>
+
+namespace segroi {
+
+enum class OpCode : int64_t { multi_level_roi_align = 1, crop_and_resize = 2, encompass_crop = 3 };
+
+constexpr int kOpCodeShift = 48;  // the low bits hold the index of the offending RoI
+
+constexpr int64_t error_word(OpCode op, int64_t roi) {
+  return static_cast<int64_t>(op) << kOpCodeShift | roi;
+}
+
+// The word of `device` as its kernels see it; throws what an earlier kernel left there.
+// Host only; safe during CUDA graph capture.
+int64_t* error_flag(int device);
+
+}  // namespace segroi
