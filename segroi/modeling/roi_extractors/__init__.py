@@ -7,10 +7,11 @@ from typing import Any
 from segroi.modeling.roi_extractors.base import RoIExtractor
 from segroi.modeling.roi_extractors.groie import GRoIE
 from segroi.modeling.roi_extractors.modules import ROI_MODULES, build_roi_module
+from segroi.modeling.roi_extractors.multi_scale_subnetwork import MultiScaleSubnetwork
 from segroi.modeling.roi_extractors.single_level import SingleLevelRoIExtractor
 
 ROI_EXTRACTORS: dict[str, type[RoIExtractor]] = {
-    cls.__name__: cls for cls in (SingleLevelRoIExtractor, GRoIE)
+    cls.__name__: cls for cls in (SingleLevelRoIExtractor, GRoIE, MultiScaleSubnetwork)
 }
 
 
@@ -37,6 +38,7 @@ __all__ = [
     "ROI_EXTRACTORS",
     "ROI_MODULES",
     "GRoIE",
+    "MultiScaleSubnetwork",
     "RoIExtractor",
     "SingleLevelRoIExtractor",
     "build_roi_extractor",
