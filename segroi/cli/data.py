@@ -1,0 +1,39 @@
+"""Make data sets (more to look at and check them).
+
+segroi data make digits --output DIR    scenes of handwritten digits, COCO format
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from segroi.utils.suggest import UsageError, unknown
+
+MAKERS = ("digits",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this subcommand's options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    make = actions.add_parser("make", help="make a data set from what is installed")
+    make.add_argument("name", help=f"which: {', '.join(MAKERS)}")
+    make.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    make.add_argument("--train", type=int, default=400, help="training images (%(default)s)")
+    make.add_argument("--val", type=int, default=60, help="validation images (%(default)s)")
+    make.add_argument("--size", type=int, default=160, help="side in px (%(default)s)")
+    make.add_argument("--seed", type=int, default=0, help="same seed, same data (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the data set and tell where it is."""
+    if args.name not in MAKERS:
+        raise UsageError(unknown("data set", args.name, MAKERS))
+    if args.size < 64 or args.train < 1 or args.val < 0:
+        raise UsageError("--size must be at least 64, --train at least 1, --val at least 0")
+    from segroi.utils.digits import SceneSpec, make_digits
+
+    spec = SceneSpec(size=(args.size, args.size))
+    paths = make_digits(args.output, args.train, args.val, args.seed, spec)
+    for what, path in paths.items():
+        print(f"{what:7s} {path}")
+    return 0

@@ -1,0 +1,1 @@
+"""The torchvision host: models, data, one training loop, COCO evaluation and prediction."""

@@ -1,0 +1,133 @@
+"""Faster and Mask R-CNN of torchvision with segroi's RoI extractors in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from segroi.modeling.roi_extractors import build_roi_extractor
+from segroi.tv.backbones import STRIDES, build_backbone
+
+LEVELS = ("0", "1", "2", "3")
+
+
+class RoIPool(nn.Module):
+    """A segroi extractor behind the call of torchvision's ``MultiScaleRoIAlign``.
+
+    Args:
+        extractor: ``forward(features, rois[K, 5]) -> Tensor[K, C, h, w]``.
+        levels: names of the feature maps that it reads, fine to coarse.
+    """
+
+    def __init__(self, extractor: nn.Module, levels: Sequence[str] = LEVELS) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.levels = tuple(levels)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        boxes: Sequence[Tensor],
+        image_shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Crops ``[K, C, h, w]`` of ``boxes`` (one ``[n, 4]`` xyxy px an image), in their order."""
+        return self.extractor([features[level] for level in self.levels], to_rois(boxes))
+
+
+def to_rois(boxes: Sequence[Tensor]) -> Tensor:
+    """``[K, 5]`` RoIs (image, x0, y0, x1, y1) of the boxes ``[n, 4]`` of each image."""
+    counts = torch.tensor([len(b) for b in boxes], device=boxes[0].device)
+    joined = torch.cat(list(boxes))
+    index = torch.arange(len(boxes), device=joined.device).repeat_interleave(counts)
+    return torch.cat([index[:, None].to(joined.dtype), joined], dim=1)
+
+
+def rcnn(
+    num_classes: int,
+    *,
+    masks: bool = True,
+    extractor: str = "SingleLevelRoIExtractor",
+    extractor_args: Mapping[str, object] | None = None,
+    backbone: str = "resnet50",
+    norm: str = "batch",
+    frozen_stages: int = 0,
+    channels: int = 256,
+    size: int | Sequence[int] = 800,
+    max_size: int = 1333,
+    anchor_scale: float = 8.0,
+    proposals: tuple[int, int] = (2000, 1000),
+    rois_per_image: int = 512,
+    hidden: int = 1024,
+    mask_convs: int = 4,
+    detections: int = 100,
+    score_threshold: float = 0.05,
+) -> FasterRCNN:
+    """Faster or Mask R-CNN on a feature pyramid.
+
+    Args:
+        num_classes: classes without background.
+        masks: whether to predict masks.
+        extractor: RoI extractor of the box and of the mask head (each gets its own).
+        extractor_args: further arguments of the extractor.
+        backbone: torchvision network, see ``segroi.tv.backbones``.
+        norm: its normalisation: "frozen", "batch" or "group".
+        frozen_stages: how many of its stages are not trained.
+        channels: channels of the pyramid and the heads.
+        size: short side in px that images are resized to; several: one is drawn in training.
+        max_size: bound of the long side in px.
+        anchor_scale: side of the anchors in strides.
+        proposals: RPN proposals kept an image, in training and at test.
+        rois_per_image: RoIs sampled an image in training, a quarter of them positive.
+        hidden: width of the box head.
+        mask_convs: number of 3x3 convolutions of the mask head.
+        detections: detections kept an image.
+        score_threshold: detections below are dropped.
+    """
+    anchors = AnchorGenerator(
+        tuple((int(stride * anchor_scale),) for stride in (*STRIDES, 2 * STRIDES[-1])),
+        ((0.5, 1.0, 2.0),) * (len(STRIDES) + 1),
+    )
+    arguments = {
+        "min_size": tuple(size) if isinstance(size, Sequence) else size,
+        "max_size": max_size,
+        "rpn_anchor_generator": anchors,
+        "rpn_post_nms_top_n_train": proposals[0],
+        "rpn_post_nms_top_n_test": proposals[1],
+        "rpn_pre_nms_top_n_train": proposals[0],
+        "rpn_pre_nms_top_n_test": proposals[1],
+        "box_batch_size_per_image": rois_per_image,
+        "box_detections_per_img": detections,
+        "box_score_thresh": score_threshold,
+        "box_head": TwoMLPHead(channels * 7 * 7, hidden),
+        "box_predictor": FastRCNNPredictor(hidden, num_classes + 1),
+    }
+    trunk = build_backbone(backbone, channels, norm, frozen_stages)
+    if not masks:
+        model = FasterRCNN(trunk, **arguments)
+    else:
+        arguments["mask_head"] = MaskRCNNHeads(channels, (channels,) * mask_convs, 1)
+        arguments["mask_predictor"] = MaskRCNNPredictor(channels, channels, num_classes + 1)
+        model = MaskRCNN(trunk, **arguments)
+        # set here because torchvision's constructors accept no pooler but their own
+        model.roi_heads.mask_roi_pool = _pool(extractor, extractor_args, 14, channels)
+    model.roi_heads.box_roi_pool = _pool(extractor, extractor_args, 7, channels)
+    return model
+
+
+def _pool(
+    name: str, arguments: Mapping[str, object] | None, output_size: int, channels: int
+) -> RoIPool:
+    extractor = build_roi_extractor(
+        name,
+        output_size=output_size,
+        spatial_scales=[1 / stride for stride in STRIDES],
+        in_channels=channels,
+        **{"sampling_ratio": 2, **(arguments or {})},
+    )
+    return RoIPool(extractor)
