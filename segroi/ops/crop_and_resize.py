@@ -1,0 +1,247 @@
+"""crop_and_resize: bilinear crops of given boxes, TensorFlow's or half-pixel aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segroi._extension import is_built
+from segroi.ops.reference.crop_and_resize import crop_and_resize as reference
+
+_OP = "crop_and_resize"
+_COMPILED = is_built() and hasattr(torch.ops.segroi, _OP)
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def crop_and_resize(
+    features: Tensor,
+    boxes: Tensor,
+    box_index: Tensor,
+    crop_size: int | Sequence[int],
+    method: str = "bilinear",
+    extrapolation_value: float = 0.0,
+    coordinates: str = "tf",
+    pool: int = 1,
+    on_invalid: str = "raise",
+    out: Tensor | None = None,
+) -> Tensor:
+    r"""Crop boxes out of maps, sampled at ``crop_size`` and averaged over ``pool`` x ``pool``.
+
+    Per axis of ``S`` cells, sample ``i`` of ``c`` lies at ``b1 (S-1) + i (b2-b1)(S-1)/(c-1)`` in
+    ``"tf"`` coordinates (``(b1+b2)(S-1)/2`` when ``c`` is 1), and outside ``[0, S-1]`` it is
+    ``extrapolation_value``: TensorFlow's ``tf.image.crop_and_resize``. In ``"aligned"``
+    coordinates it lies at ``b1 - 1/2 + (i + 1/2)(b2-b1)/c``, is clamped to the map within one cell
+    of it and extrapolated beyond: RoIAlign's rule (Mask R-CNN, arXiv:1703.06870), so that
+    ``crop_size = p c, pool = p`` equals RoIAlign of size ``c`` with sampling ratio ``p``. A box
+    with ``b2 < b1`` gives the mirrored crop; a box of no extent repeats one sample.
+
+    Args:
+        features: ``Tensor[N, C, H, W]``, float64/32/16 or bfloat16, any layout.
+        boxes: ``Tensor[K, 4]``, float32 (or float64 beside float64 features): ``(y1, x1, y2, x2)``
+            normalised so that 1 is the centre of the last cell (``"tf"``), or ``(x0, y0, x1, y1)``
+            in cells of the map (``"aligned"``).
+        box_index: integer ``Tensor[K]``, the image of each box.
+        crop_size: rows and columns sampled, before pooling; multiples of ``pool``.
+        method: ``"bilinear"`` or ``"nearest"`` (which has no gradient to the boxes).
+        extrapolation_value: what a sample outside the map is worth.
+        coordinates: ``"tf"`` or ``"aligned"``.
+        pool: average ``pool`` x ``pool`` samples inside the kernel.
+        on_invalid: a NaN or infinite box, or an index of no image, is a ``ValueError``
+            (``"raise"``) or a crop of zeros without gradient (``"zero"``).
+        out: result to write into (no gradient may be needed), contiguous in any memory format.
+
+    Returns:
+        ``Tensor[K, C, crop_size[0] / pool, crop_size[1] / pool]`` of ``features``' dtype, with
+        gradients to ``features`` and ``boxes``; channels_last where ``features`` is.
+
+    Raises:
+        TypeError: wrong types or dtypes.
+        ValueError: wrong shapes, devices or values.
+
+    Example:
+        >>> maps = torch.arange(16.0).view(1, 1, 4, 4)
+        >>> boxes, index = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([0])
+        >>> crop_and_resize(maps, boxes, index, 2)[0, 0]
+        tensor([[ 0.,  3.],
+                [12., 15.]])
+    """
+    size = _pair(crop_size)
+    _check_tensors(features, boxes, box_index)
+    _check_options(size, method, coordinates, pool, on_invalid, extrapolation_value)
+    if features.dtype == torch.float64:
+        boxes = boxes.double()
+    options = (size, method, float(extrapolation_value), coordinates, pool, on_invalid)
+    if out is not None:
+        _check_out(out, features, boxes, size, pool)
+        if not _COMPILED:
+            return out.copy_(reference(features, boxes, box_index, *options))
+        torch.ops.segroi.crop_and_resize_out(features, boxes, box_index, *options, out)
+        return out
+    if not _COMPILED:
+        return reference(features, boxes, box_index, *options)
+    return torch.ops.segroi.crop_and_resize(features, boxes, box_index, *options)
+
+
+class CropAndResize(nn.Module):
+    """``crop_and_resize`` with its options bound; arguments as there."""
+
+    def __init__(
+        self,
+        crop_size: int | Sequence[int],
+        method: str = "bilinear",
+        extrapolation_value: float = 0.0,
+        coordinates: str = "tf",
+        pool: int = 1,
+        on_invalid: str = "raise",
+    ) -> None:
+        super().__init__()
+        self.crop_size = _pair(crop_size)
+        _check_options(self.crop_size, method, coordinates, pool, on_invalid, extrapolation_value)
+        self.method = method
+        self.extrapolation_value = extrapolation_value
+        self.coordinates = coordinates
+        self.pool = pool
+        self.on_invalid = on_invalid
+
+    def forward(self, features: Tensor, boxes: Tensor, box_index: Tensor) -> Tensor:
+        """Crops ``Tensor[K, C, h, w]`` of ``features``."""
+        return crop_and_resize(
+            features,
+            boxes,
+            box_index,
+            self.crop_size,
+            self.method,
+            self.extrapolation_value,
+            self.coordinates,
+            self.pool,
+            self.on_invalid,
+        )
+
+    def extra_repr(self) -> str:
+        """The options, for ``print(module)``."""
+        return (
+            f"crop_size={self.crop_size}, method={self.method!r}, "
+            f"coordinates={self.coordinates!r}, pool={self.pool}"
+        )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype)[6:]} Tensor{list(value.shape)} on {value.device}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def _error(kind: type[Exception], argument: str, expected: str, got: Any) -> Exception:
+    return kind(f"{_OP}: {argument} must be {expected}, got {_describe(got)}")
+
+
+def _pair(size: Any) -> list[int]:
+    pair = [size, size] if isinstance(size, int) and not isinstance(size, bool) else size
+    if not (
+        isinstance(pair, (list, tuple, torch.Size))
+        and len(pair) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+    ):
+        raise _error(TypeError, "crop_size", "an int or a pair of ints", size)
+    return list(pair)
+
+
+def _check_tensors(features: Any, boxes: Any, box_index: Any) -> None:
+    for name, value in (("features", features), ("boxes", boxes), ("box_index", box_index)):
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+            raise _error(TypeError, name, "a dense Tensor", value)
+    if features.dtype not in _FLOATS:
+        raise _error(TypeError, "features", "float64, float32, float16 or bfloat16", features)
+    if features.dim() != 4 or features.shape[2] < 1 or features.shape[3] < 1:
+        raise _error(ValueError, "features", "Tensor[N, C, H, W] with H, W > 0", features)
+    if boxes.dtype != torch.float32 and not (boxes.dtype == features.dtype == torch.float64):
+        raise _error(
+            TypeError, "boxes", "float32 Tensor[K, 4] (float64 beside float64 features)", boxes
+        )
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise _error(ValueError, "boxes", "Tensor[K, 4]", boxes)
+    if box_index.dtype not in _INTEGERS:
+        raise _error(TypeError, "box_index", "an integer Tensor[K]", box_index)
+    if box_index.dim() != 1 or box_index.shape[0] != boxes.shape[0]:
+        raise _error(ValueError, "box_index", f"Tensor[{boxes.shape[0]}] like boxes", box_index)
+    for name, value in (("boxes", boxes), ("box_index", box_index)):
+        if value.device != features.device:
+            raise _error(ValueError, name, f"on {features.device} like features", value)
+
+
+def _check_options(
+    size: list[int], method: Any, coordinates: Any, pool: Any, on_invalid: Any, fill: Any
+) -> None:
+    for name, value, allowed in (
+        ("method", method, ("bilinear", "nearest")),
+        ("coordinates", coordinates, ("tf", "aligned")),
+        ("on_invalid", on_invalid, ("raise", "zero")),
+    ):
+        if value not in allowed:
+            raise _error(ValueError, name, " or ".join(map(repr, allowed)), value)
+    if not isinstance(pool, int) or isinstance(pool, bool):
+        raise _error(TypeError, "pool", "an int", pool)
+    if pool < 1:
+        raise _error(ValueError, "pool", "positive", pool)
+    if min(size) < 1 or max(size) >= 2**20 or size[0] % pool or size[1] % pool:
+        raise _error(ValueError, "crop_size", f"multiples of pool={pool} in [1, 2^20)", size)
+    if not isinstance(fill, (int, float)) or isinstance(fill, bool):
+        raise _error(TypeError, "extrapolation_value", "a float", fill)
+
+
+def _check_out(out: Any, features: Tensor, boxes: Tensor, size: list[int], pool: int) -> None:
+    shape = [boxes.shape[0], features.shape[1], size[0] // pool, size[1] // pool]
+    if not isinstance(out, Tensor) or out.dtype != features.dtype or list(out.shape) != shape:
+        raise _error(ValueError, "out", f"{str(features.dtype)[6:]} Tensor{shape}", out)
+    if out.device != features.device:
+        raise _error(ValueError, "out", f"on {features.device} like features", out)
+    if torch.is_grad_enabled() and (features.requires_grad or boxes.requires_grad):
+        raise ValueError(f"{_OP}: out must be None where a gradient is needed, got a Tensor")
+
+
+def _fake(
+    features: Tensor, boxes: Tensor, box_index: Tensor, size: list[int], *options: Any
+) -> Tensor:
+    pool = options[3]
+    shape = (boxes.shape[0], features.shape[1], size[0] // pool, size[1] // pool)
+    return features.new_empty(shape).contiguous(memory_format=_memory_format(features))
+
+
+def _memory_format(features: Tensor) -> torch.memory_format:
+    nhwc = features.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if nhwc and not features.is_contiguous() else torch.contiguous_format
+
+
+def _fake_backward(grad: Tensor, features: Tensor, boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(features), torch.empty_like(boxes)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, boxes, box_index, *ctx.options = inputs
+    ctx.save_for_backward(features, boxes, box_index)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    needs = list(ctx.needs_input_grad[:2])
+    grads = torch.ops.segroi.crop_and_resize_backward(grad, *ctx.saved_tensors, *ctx.options, needs)
+    return tuple(g if need else None for g, need in zip(grads, needs)) + (None,) * 7
+
+
+def _no_double_backward(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(
+        f"{_OP}: it can be differentiated once; segroi.ops.reference.{_OP} can be twice"
+    )
+
+
+if _COMPILED:
+    torch.library.register_fake("segroi::crop_and_resize")(_fake)
+    torch.library.register_fake("segroi::crop_and_resize_backward")(_fake_backward)
+    torch.library.register_fake("segroi::crop_and_resize_out")(lambda *_: None)
+    torch.library.register_autograd(
+        "segroi::crop_and_resize", _backward, setup_context=_setup_context
+    )
+    torch.library.register_autograd("segroi::crop_and_resize_backward", _no_double_backward)

@@ -1,0 +1,1 @@
+"""The operators in plain PyTorch: their definitions, oracles and named fallbacks."""
