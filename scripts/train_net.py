@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""Detectron2's training script for yaml configs, with segroi's models and datasets registered.
+
+All of Detectron2's options (--num-gpus, --resume, --eval-only, KEY VALUE ...), and --data-json for
+your own COCO-format data. Without a GPU it runs on the CPU.
+
+    python scripts/train_net.py --config-file configs/d2/mask_rcnn_groie_R_50_FPN_1x.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
+from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.utils import comm
+
+from segroi.d2 import load_config
+from segroi.d2.data import add_data_arguments, apply_data_arguments
+from segroi.d2.evaluation import build_evaluator
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's default trainer with COCO evaluation."""
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        """Evaluate boxes and masks as COCO does."""
+        return build_evaluator(cfg, dataset_name, output_folder)
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Read the config, and do what Detectron2 does at the beginning of a job."""
+    cfg = load_config(args.config_file)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    apply_data_arguments(cfg, args)
+    cfg.merge_from_list(args.opts)
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def main(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Train and evaluate, or evaluate only."""
+    cfg = setup(args)
+    if not args.eval_only:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+    model = Trainer.build_model(cfg)
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def invoke_main() -> None:
+    """Read the command line and start one process per GPU."""
+    parser = default_argument_parser()
+    add_data_arguments(parser)
+    args = parser.parse_args()
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+if __name__ == "__main__":
+    invoke_main()

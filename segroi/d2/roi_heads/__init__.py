@@ -1,0 +1,5 @@
+"""ROIHeads of segroi, registered with Detectron2."""
+
+from segroi.d2.roi_heads.extractor_heads import ExtractorROIHeads
+
+__all__ = ["ExtractorROIHeads"]
