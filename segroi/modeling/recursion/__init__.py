@@ -1,0 +1,1 @@
+"""R3-CNN and HTC without their networks: loops, resampling, ensembles, statistics."""
