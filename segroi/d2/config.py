@@ -8,6 +8,8 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.config import CfgNode as CN
 
+from segroi.d2.comask_config import add_comask_config
+
 
 def add_segroi_config(cfg: CfgNode) -> None:
     """Add every key of segroi to a Detectron2 config.
@@ -25,6 +27,7 @@ def add_segroi_config(cfg: CfgNode) -> None:
     _add_groie_config(cfg)
     _add_multi_scale_subnetwork_config(cfg)
     _add_backbone_config(cfg)
+    add_comask_config(cfg)
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:

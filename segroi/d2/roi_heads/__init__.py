@@ -1,5 +1,15 @@
 """ROIHeads of segroi, registered with Detectron2."""
 
+from segroi.d2.roi_heads.comask import (
+    ClassificationOutputLayers,
+    CollaborativeMaskHead,
+    CoMaskROIHeads,
+)
 from segroi.d2.roi_heads.extractor_heads import ExtractorROIHeads
 
-__all__ = ["ExtractorROIHeads"]
+__all__ = [
+    "ClassificationOutputLayers",
+    "CoMaskROIHeads",
+    "CollaborativeMaskHead",
+    "ExtractorROIHeads",
+]

@@ -1,0 +1,5 @@
+"""CoMask_2: one strided branch beside the identity."""
+
+from ....configs.d2.comask_R_50_FPN_2x import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.neck.num_branches = 2
