@@ -1,12 +1,14 @@
 """Make data sets (more to look at and check them).
 
 segroi data make digits --output DIR    scenes of handwritten digits, COCO format
+segroi data person-crops --output DIR   crops of single persons, out of COCO or Cityscapes files
 """
 
 from __future__ import annotations
 
 import argparse
 
+from segroi.cli._person_crops import add_person_crops
 from segroi.utils.suggest import UsageError, unknown
 
 MAKERS = ("digits",)
@@ -22,9 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--val", type=int, default=60, help="validation images (%(default)s)")
     make.add_argument("--size", type=int, default=160, help="side in px (%(default)s)")
     make.add_argument("--seed", type=int, default=0, help="same seed, same data (%(default)s)")
+    make.set_defaults(run=_make)
+    add_person_crops(actions)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    return args.run(args)
+
+
+def _make(args: argparse.Namespace) -> int:
     """Make the data set and tell where it is."""
     if args.name not in MAKERS:
         raise UsageError(unknown("data set", args.name, MAKERS))

@@ -18,6 +18,8 @@ from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from segroi.utils.suggest import UsageError, unknown
+
 IGNORE_LABEL = 255
 _CITYSCAPES_PERSON = 24  # instance ids are 1000 * label + number; groups carry the bare label
 
@@ -35,12 +37,13 @@ def coco_people(json_file: Path, image_root: Path, category: str = "person") -> 
     """Instances of one category of a COCO-format file, without crowds.
 
     Raises:
-        ValueError: if the file has no such category.
+        UsageError: if the file has no such category.
     """
     coco = COCO(json_file)
     categories = coco.getCatIds(catNms=[category])
     if not categories:
-        raise ValueError(f"coco_people: {json_file} has no category {category!r}")
+        known = [c["name"] for c in coco.loadCats(coco.getCatIds())]
+        raise UsageError(f"{json_file}: {unknown('category', category, known)}")
     for image in coco.loadImgs(sorted(coco.getImgIds())):
         path = Path(image_root, image["file_name"])
         ids = coco.getAnnIds(imgIds=[image["id"]], catIds=categories, iscrowd=False)

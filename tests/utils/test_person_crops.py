@@ -16,6 +16,7 @@ from segroi.utils.person_crops import (
     grow_box,
     make_person_crops,
 )
+from segroi.utils.suggest import UsageError
 
 
 def scene(tmp_path):
@@ -70,8 +71,8 @@ def test_people_of_a_coco_file(tmp_path):
 
 
 def test_unknown_category(tmp_path):
-    with pytest.raises(ValueError, match="no category 'zebra'"):
-        next(coco_people(*scene(tmp_path), category="zebra"))
+    with pytest.raises(UsageError, match="unknown category 'persn': did you mean person"):
+        next(coco_people(*scene(tmp_path), category="persn"))
 
 
 def test_people_of_cityscapes(tmp_path):
