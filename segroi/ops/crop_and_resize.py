@@ -131,7 +131,8 @@ class CropAndResize(nn.Module):
 
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"{str(value.dtype)[6:]} Tensor{list(value.shape)} on {value.device}"
+        shape = "(nested)" if value.is_nested else list(value.shape)
+        return f"{str(value.dtype)[6:]} Tensor{shape} on {value.device}"
     return f"{type(value).__name__} {value!r}"
 
 
@@ -152,7 +153,7 @@ def _pair(size: Any) -> list[int]:
 
 def _check_tensors(features: Any, boxes: Any, box_index: Any) -> None:
     for name, value in (("features", features), ("boxes", boxes), ("box_index", box_index)):
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
             raise _error(TypeError, name, "a dense Tensor", value)
     if features.dtype not in _FLOATS:
         raise _error(TypeError, "features", "float64, float32, float16 or bfloat16", features)

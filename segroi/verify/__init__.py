@@ -1,0 +1,1 @@
+"""Checks that anybody can run against an installed segroi: ``python -m segroi.verify --help``."""

@@ -1,0 +1,57 @@
+"""Feed every operator hostile inputs, each in its own process; no crash, hang or undefined value.
+
+Every case runs forward and backward. Ours must raise an error that names operator and argument, or
+give what the written semantics (the reference operators) give.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from segroi import ops  # noqa: F401  (before the first fork)
+from segroi.verify.outcome import Outcome, isolated
+from segroi.verify.suite import all_cases, judge, peer_roi_align
+
+_BROKEN = ("crash", "hang", "wrong")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compare", choices=("torchvision",), help="print this peer's outcome too")
+    parser.add_argument("--only", default="", help="cases whose operator or name contains this")
+    parser.add_argument("--every", type=int, default=1, help="only every so many cases")
+    parser.add_argument("--seconds", type=float, default=10.0, help="time limit of a case")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the cases and print one line each; 1 when one of ours crashed, hung or was wrong."""
+    cases = [c for c in all_cases() if args.only in f"{c.op}: {c.name}"][:: args.every]
+    ours: Counter[str] = Counter()
+    peers: Counter[str] = Counter()
+    # CUDA reserves far more address space than it uses
+    memory = 16 << 30 if args.device == "cpu" else None
+    for case in cases:
+        outcome = isolated(lambda c=case: judge(c, args.device), args.seconds, memory)
+        ours[outcome.kind] += 1
+        print(f"{'BAD' if outcome.kind in _BROKEN else 'ok':3} {case.op}: {case.name}: {outcome}")
+        if args.compare and (peer := _peer(case, args, memory)) is not None:
+            peers[peer.kind] += 1
+            print(f"      {args.compare}: {peer}")
+    print(f"{len(cases)} cases on {args.device}; segroi: {_count(ours)}")
+    if peers:
+        print(f"{args.compare}, {sum(peers.values())} comparable cases: {_count(peers)}")
+    return int(not cases or any(ours[kind] for kind in _BROKEN))
+
+
+def _peer(case: object, args: argparse.Namespace, memory: int | None) -> Outcome | None:
+    outcome = isolated(lambda: peer_roi_align(case, args.device) or _NONE, args.seconds, memory)
+    return None if outcome == _NONE else outcome
+
+
+_NONE = Outcome("not comparable", "")
+
+
+def _count(kinds: Counter[str]) -> str:
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))

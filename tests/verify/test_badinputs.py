@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from segroi.verify.suite import all_cases
+
+# The runner forks, which is safe only where no thread pool has started: not in this process.
+PROBES = """
+import os, signal, time
+from segroi.verify.outcome import Outcome, isolated
+import torch
+def crash(): os.kill(os.getpid(), signal.SIGSEGV)
+def leave(): os._exit(3)
+def hang(): time.sleep(60)
+def fail(): raise ValueError("op: argument\\nsecond line")
+def eat(): torch.empty(1 << 40)
+print(isolated(crash, 5))
+print(isolated(leave, 5))
+print(isolated(hang, 0.3))
+print(isolated(fail, 5))
+print(isolated(eat, 5, 8 << 30).kind)
+print(isolated(lambda: Outcome("value", "1"), 5))
+"""
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_outcomes_are_contained():
+    assert python("-c", PROBES).stdout.splitlines() == [
+        "crash: SIGSEGV",
+        "crash: exit 3",
+        "hang: no answer in 0.3 s",
+        "raised: ValueError: op: argument",
+        "raised",
+        "value: 1",
+    ]
+
+
+def test_cases_are_many_and_distinct():
+    names = [(case.op, case.name) for case in all_cases()]
+    assert len(names) == len(set(names)) >= 150
+
+
+@pytest.mark.parametrize("only", ["crop_and_resize tf", "crop_and_resize aligned"])
+def test_a_part_of_the_cases(only):
+    done = python("-m", "segroi.verify", "badinputs", "--only", only, "--every", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "BAD" not in done.stdout and "cases on cpu" in done.stdout
+
+
+def test_a_broken_promise_is_an_error():
+    done = python("-m", "segroi.verify", "badinputs", "--only", "no such case")
+    assert done.returncode == 1
