@@ -15,6 +15,7 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from segroi.d2 import load_config
+from segroi.d2.comask_picture import dense_box_picture
 from segroi.d2.necks import MultiScaleFPN
 from segroi.layers.dense_boxes import encode_dense_boxes
 from segroi.modeling.heads.collaborative import CollaborativeOutput
@@ -262,3 +263,11 @@ def test_two_processes_train_as_one(tmp_path):
     first, second = (torch.load(tmp_path / f"1_{rank}.pt") for rank in range(2))
     assert first[0]["loss_mask"] > 0 and second[0]["loss_mask"] == 0
     torch.testing.assert_close(first[1], second[1])
+
+
+def test_picture_of_one_detection():
+    model = tiny_model().train()
+    model.roi_heads.box_predictor.test_score_thresh = 0.0
+    assert dense_box_picture(model, sample()).shape == (500, 1000, 3)
+    assert dense_box_picture(model, sample(), index=10_000) is None
+    assert model.training and not model.roi_heads.keep_dense_boxes
