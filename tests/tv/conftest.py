@@ -1,27 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from tiny_run import TINY, annotation, write
 
 from segroi.tv.config import TrainConfig
-
-TINY = {
-    "backbone": "mobilenet_v3_small",
-    "norm": "group",
-    "size": 64,
-    "max_size": 96,
-    "channels": 16,
-    "hidden": 32,
-    "mask_convs": 1,
-    "rois_per_image": 16,
-    "proposals": [20, 20],
-    "anchor_scale": 4.0,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +17,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def annotation(number: int, image: int, category: int, box: list[float], **changes) -> dict:
-    x, y, w, h = box
-    polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
-    entry = {"id": number, "image_id": image, "category_id": category, "bbox": box}
-    return {**entry, "area": w * h, "iscrowd": 0, "segmentation": [polygon], **changes}
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +42,6 @@ def squares(tmp_path_factory) -> Path:
     categories = [{"id": 40, "name": "green"}, {"id": 3, "name": "red"}]
     write(folder / "data.json", images, annotations, categories)
     return folder
-
-
-def write(path: Path, images: list, annotations: list, categories: list) -> Path:
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    path.write_text(json.dumps(content))
-    return path
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as rle_codec
-from tests.tv.conftest import annotation, write
+from tiny_run import annotation, write
 
 from segroi.tv.data import CocoDataset, Draw, IterationSampler, collate
 from segroi.utils.suggest import UsageError
