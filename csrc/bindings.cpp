@@ -5,6 +5,7 @@
 #include <torch/version.h>
 
 #include <string>
+#include <vector>
 
 #ifndef SEGROI_CUDA_ARCHS
 #define SEGROI_CUDA_ARCHS ""
@@ -38,9 +39,32 @@ pybind11::dict build_info() {
   return info;
 }
 
+using at::Tensor;
+using Maps = std::vector<Tensor>;
+using Sizes = std::vector<int64_t>;
+
+// The operator segroi::<name> in the dispatcher.
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> op(const char* name) {
+  const std::string full = std::string("segroi::") + name;
+  return c10::Dispatcher::singleton().findSchemaOrThrow(full.c_str(), "").typed<Signature>();
+}
+
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Compiled operators of segroi; use segroi.ops.";
   m.def("build_info", &build_info, "How this extension was compiled.");
+  m.def("encompassing_boxes", [](const Tensor& boxes, const Sizes& image_size, const Sizes& grid,
+                                 bool zero_invalid) {
+    return op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, bool)>("encompassing_boxes")
+        .call(boxes, image_size, grid, zero_invalid);
+  });
+  m.def("encompass_crop", [](const Maps& features, const Tensor& cells, const Tensor& batch_index,
+                             const Tensor& source, const Sizes& shapes, const Sizes& rows,
+                             const Sizes& grid, bool zero_invalid) {
+    return op<Maps(at::TensorList, const Tensor&, const Tensor&, const Tensor&, at::IntArrayRef,
+                   at::IntArrayRef, at::IntArrayRef, bool)>("encompass_crop")
+        .call(features, cells, batch_index, source, shapes, rows, grid, zero_invalid);
+  });
 }

@@ -3,6 +3,28 @@
 #include <torch/library.h>
 
 TORCH_LIBRARY(segroi, m) {
+  m.def(
+      "encompassing_boxes(Tensor boxes, SymInt[] image_size, SymInt[] grid_size, "
+      "bool zero_invalid) -> Tensor");
+  m.def("stack_rows(Tensor branch, SymInt[] rows, bool zero_invalid) -> Tensor");
+  // Crops are ordered by shape, then by map; sizes are those of the maps, four numbers each.
+  m.def(
+      "encompass_crop(Tensor[] features, Tensor cells, Tensor batch_index, Tensor source, "
+      "SymInt[] shapes, SymInt[] rows, SymInt[] grid, bool zero_invalid) -> Tensor[]");
+  m.def(
+      "encompass_crop.out(Tensor[] features, Tensor cells, Tensor batch_index, Tensor source, "
+      "SymInt[] shapes, SymInt[] rows, SymInt[] grid, bool zero_invalid, *, Tensor(a!)[] out) -> "
+      "()");
+  m.def(
+      "encompass_crop_backward(Tensor[] grads, Tensor cells, Tensor batch_index, Tensor source, "
+      "SymInt[] sizes, SymInt[] shapes, SymInt[] rows, SymInt[] grid, bool channels_last) "
+      "-> Tensor[]");
+  m.def(
+      "encompass_crop_packed(Tensor[] features, Tensor cells, Tensor batch_index, Tensor offsets, "
+      "SymInt total, SymInt[] grid, bool zero_invalid) -> Tensor[]");
+  m.def(
+      "encompass_crop_packed_backward(Tensor[] grads, Tensor cells, Tensor batch_index, "
+      "Tensor offsets, SymInt[] sizes, SymInt[] grid, bool channels_last) -> Tensor[]");
   // CUDA builds only: what asynchronous kernels found wrong (segroi/ops/errors.py).
   m.def("take_error(int device) -> str");
 }

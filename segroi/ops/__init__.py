@@ -1,13 +1,20 @@
 """Region-of-interest operators."""
 
 from segroi.ops.crop_and_resize import CropAndResize, crop_and_resize
-from segroi.ops.errors import check_errors
-from segroi.ops.multi_level_roi_align import MultiLevelRoIAlign, multi_level_roi_align
+from segroi.ops.encompass_crop import (
+    EncompassCrop,
+    encompass_crop,
+    encompass_crop_packed,
+    encompassing_boxes,
+    stack_rows,
+)
 
 __all__ = [
     "CropAndResize",
-    "MultiLevelRoIAlign",
-    "check_errors",
+    "EncompassCrop",
     "crop_and_resize",
-    "multi_level_roi_align",
+    "encompass_crop",
+    "encompass_crop_packed",
+    "encompassing_boxes",
+    "stack_rows",
 ]
