@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from segroi._extension import is_built
+from segroi.ops._checks import FLOATS, INTEGERS, choice, dense, is_int, pair, wrong
 from segroi.ops.reference.crop_and_resize import crop_and_resize as reference
 
 _OP = "crop_and_resize"
 _COMPILED = is_built() and hasattr(torch.ops.segroi, _OP)
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def crop_and_resize(
@@ -69,7 +68,7 @@ def crop_and_resize(
         tensor([[ 0.,  3.],
                 [12., 15.]])
     """
-    size = _pair(crop_size)
+    size = pair(_OP, "crop_size", crop_size)
     _check_tensors(features, boxes, box_index)
     _check_options(size, method, coordinates, pool, on_invalid, extrapolation_value)
     if features.dtype == torch.float64:
@@ -99,7 +98,7 @@ class CropAndResize(nn.Module):
         on_invalid: str = "raise",
     ) -> None:
         super().__init__()
-        self.crop_size = _pair(crop_size)
+        self.crop_size = pair(_OP, "crop_size", crop_size)
         _check_options(self.crop_size, method, coordinates, pool, on_invalid, extrapolation_value)
         self.method = method
         self.extrapolation_value = extrapolation_value
@@ -129,49 +128,26 @@ class CropAndResize(nn.Module):
         )
 
 
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        shape = "(nested)" if value.is_nested else list(value.shape)
-        return f"{str(value.dtype)[6:]} Tensor{shape} on {value.device}"
-    return f"{type(value).__name__} {value!r}"
-
-
-def _error(kind: type[Exception], argument: str, expected: str, got: Any) -> Exception:
-    return kind(f"{_OP}: {argument} must be {expected}, got {_describe(got)}")
-
-
-def _pair(size: Any) -> list[int]:
-    pair = [size, size] if isinstance(size, int) and not isinstance(size, bool) else size
-    if not (
-        isinstance(pair, (list, tuple, torch.Size))
-        and len(pair) == 2
-        and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
-    ):
-        raise _error(TypeError, "crop_size", "an int or a pair of ints", size)
-    return list(pair)
-
-
 def _check_tensors(features: Any, boxes: Any, box_index: Any) -> None:
     for name, value in (("features", features), ("boxes", boxes), ("box_index", box_index)):
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
-            raise _error(TypeError, name, "a dense Tensor", value)
-    if features.dtype not in _FLOATS:
-        raise _error(TypeError, "features", "float64, float32, float16 or bfloat16", features)
+        dense(_OP, name, value)
+    if features.dtype not in FLOATS:
+        raise wrong(TypeError, _OP, "features", "float64, float32, float16 or bfloat16", features)
     if features.dim() != 4 or features.shape[2] < 1 or features.shape[3] < 1:
-        raise _error(ValueError, "features", "Tensor[N, C, H, W] with H, W > 0", features)
+        raise wrong(ValueError, _OP, "features", "Tensor[N, C, H, W] with H, W > 0", features)
     if boxes.dtype != torch.float32 and not (boxes.dtype == features.dtype == torch.float64):
-        raise _error(
-            TypeError, "boxes", "float32 Tensor[K, 4] (float64 beside float64 features)", boxes
+        raise wrong(
+            TypeError, _OP, "boxes", "float32 Tensor[K, 4] (float64 beside float64 features)", boxes
         )
     if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise _error(ValueError, "boxes", "Tensor[K, 4]", boxes)
-    if box_index.dtype not in _INTEGERS:
-        raise _error(TypeError, "box_index", "an integer Tensor[K]", box_index)
+        raise wrong(ValueError, _OP, "boxes", "Tensor[K, 4]", boxes)
+    if box_index.dtype not in INTEGERS:
+        raise wrong(TypeError, _OP, "box_index", "an integer Tensor[K]", box_index)
     if box_index.dim() != 1 or box_index.shape[0] != boxes.shape[0]:
-        raise _error(ValueError, "box_index", f"Tensor[{boxes.shape[0]}] like boxes", box_index)
+        raise wrong(ValueError, _OP, "box_index", f"Tensor[{boxes.shape[0]}] like boxes", box_index)
     for name, value in (("boxes", boxes), ("box_index", box_index)):
         if value.device != features.device:
-            raise _error(ValueError, name, f"on {features.device} like features", value)
+            raise wrong(ValueError, _OP, name, f"on {features.device} like features", value)
 
 
 def _check_options(
@@ -182,24 +158,23 @@ def _check_options(
         ("coordinates", coordinates, ("tf", "aligned")),
         ("on_invalid", on_invalid, ("raise", "zero")),
     ):
-        if value not in allowed:
-            raise _error(ValueError, name, " or ".join(map(repr, allowed)), value)
-    if not isinstance(pool, int) or isinstance(pool, bool):
-        raise _error(TypeError, "pool", "an int", pool)
+        choice(_OP, name, value, allowed)
+    if not is_int(pool):
+        raise wrong(TypeError, _OP, "pool", "an int", pool)
     if pool < 1:
-        raise _error(ValueError, "pool", "positive", pool)
+        raise wrong(ValueError, _OP, "pool", "positive", pool)
     if min(size) < 1 or max(size) >= 2**20 or size[0] % pool or size[1] % pool:
-        raise _error(ValueError, "crop_size", f"multiples of pool={pool} in [1, 2^20)", size)
+        raise wrong(ValueError, _OP, "crop_size", f"multiples of pool={pool} in [1, 2^20)", size)
     if not isinstance(fill, (int, float)) or isinstance(fill, bool):
-        raise _error(TypeError, "extrapolation_value", "a float", fill)
+        raise wrong(TypeError, _OP, "extrapolation_value", "a float", fill)
 
 
 def _check_out(out: Any, features: Tensor, boxes: Tensor, size: list[int], pool: int) -> None:
     shape = [boxes.shape[0], features.shape[1], size[0] // pool, size[1] // pool]
     if not isinstance(out, Tensor) or out.dtype != features.dtype or list(out.shape) != shape:
-        raise _error(ValueError, "out", f"{str(features.dtype)[6:]} Tensor{shape}", out)
+        raise wrong(ValueError, _OP, "out", f"{str(features.dtype)[6:]} Tensor{shape}", out)
     if out.device != features.device:
-        raise _error(ValueError, "out", f"on {features.device} like features", out)
+        raise wrong(ValueError, _OP, "out", f"on {features.device} like features", out)
     if torch.is_grad_enabled() and (features.requires_grad or boxes.requires_grad):
         raise ValueError(f"{_OP}: out must be None where a gradient is needed, got a Tensor")
 
