@@ -8,13 +8,18 @@ from segroi.ops.encompass_crop import (
     encompassing_boxes,
     stack_rows,
 )
+from segroi.ops.errors import check_errors
+from segroi.ops.multi_level_roi_align import MultiLevelRoIAlign, multi_level_roi_align
 
 __all__ = [
     "CropAndResize",
     "EncompassCrop",
+    "MultiLevelRoIAlign",
+    "check_errors",
     "crop_and_resize",
     "encompass_crop",
     "encompass_crop_packed",
     "encompassing_boxes",
+    "multi_level_roi_align",
     "stack_rows",
 ]

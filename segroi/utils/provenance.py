@@ -12,7 +12,7 @@ import torch
 
 import segroi
 
-PACKAGES = ("torch", "torchvision", "detectron2", "numpy", "pycocotools", "opencv-python-headless")
+PACKAGES = ("torchvision", "detectron2", "numpy", "pycocotools", "opencv-python-headless")
 
 
 def provenance() -> dict[str, object]:
@@ -21,7 +21,7 @@ def provenance() -> dict[str, object]:
         "segroi": segroi.__version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {"torch": torch.__version__, **{n: v for n in PACKAGES if (v := _version(n))}},
         "device": device_name(),
         "build": {key: _plain(value) for key, value in segroi.build_info().items()},
         "command": " ".join(sys.argv),

@@ -14,7 +14,7 @@ class UsageError(ValueError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Text for a name that is not known, with the nearest known ones."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return f"unknown {kind} {name!r}: {hint}"
 

@@ -1,0 +1,44 @@
+"""Evaluate a trained model: COCO's twelve numbers for boxes and masks.
+
+segroi eval --weights runs/mine/model_final.pth --data val.json --images DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this subcommand's options."""
+    add = parser.add_argument
+    add("--weights", required=True, metavar="FILE", help="what segroi train wrote (or its folder)")
+    add("--data", required=True, metavar="JSON", help="COCO-format annotations")
+    add("--images", required=True, metavar="DIR", help="their images")
+    add("--output", metavar="DIR", help="default: evaluation-<data> beside the weights")
+    add("--size", type=int, metavar="PX", help="short side, if other than in training")
+    add("--device", default="", metavar="NAME", help="cpu, cuda, cuda:1, ...")
+    add("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the numbers and tell where the report is."""
+    from segroi.tv.run import evaluate_file, weights_of
+    from segroi.utils.coco import METRICS
+    from segroi.utils.run_report import REPORT
+    from segroi.utils.suggest import existing_file
+
+    weights = existing_file(weights_of(args.weights), "weights file")
+    output = Path(args.output or weights.parent / f"evaluation-{Path(args.data).stem}")
+    overrides = {} if args.size is None else {"size": args.size}
+    numbers = evaluate_file(weights, args.data, args.images, output, args.device, **overrides)
+    if args.json:
+        print(json.dumps(numbers, indent=2))
+        return 0
+    print(f"{'':5s}" + "".join(f"{name:>7s}" for name in METRICS))
+    for kind, values in numbers.items():
+        cells = (f"{100 * values[n]:7.1f}" if values[n] >= 0 else f"{'-':>7s}" for n in METRICS)
+        print(f"{kind:5s}" + "".join(cells))
+    print(f"report {output / REPORT}")
+    return 0

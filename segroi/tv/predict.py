@@ -1,0 +1,77 @@
+"""Run a trained model on pictures: files with masks, boxes and names, and a list of detections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segroi.tv.evaluate import detect, encode_mask
+from segroi.utils.images import load_image
+from segroi.utils.progress import track
+from segroi.utils.visualisation import draw_instances, save_picture
+
+PREDICTIONS = "predictions.json"
+
+
+def predict_files(
+    model: nn.Module,
+    categories: Sequence[dict],
+    files: Sequence[Path],
+    output: str | Path,
+    threshold: float = 0.5,
+) -> list[dict]:
+    """Predict pictures one by one and write ``<name>.png`` of each and ``predictions.json``.
+
+    Args:
+        model: a model of this host.
+        categories: the categories that it was trained on, in the order of its labels.
+        files: pictures.
+        output: folder to write.
+        threshold: detections with a lower score are left out.
+
+    Returns:
+        What ``predictions.json`` holds: for each file its size and its instances.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for file in track(files, "predict"):
+        pixels = load_image(file)
+        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        found = above(detect(model, [image])[0], threshold)
+        names = [categories[label - 1]["name"] for label in found["labels"].tolist()]
+        masks = found["masks"].numpy() if "masks" in found else None
+        scores = found["scores"].tolist()
+        picture = draw_instances(pixels, found["boxes"].numpy(), names, masks, scores)
+        drawn = save_picture(output / f"{file.name}.png", picture)
+        entries.append(_entry(file, drawn, pixels.shape[:2], found, names))
+    (output / PREDICTIONS).write_text(json.dumps(entries, indent=1))
+    return entries
+
+
+def above(output: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
+    """The detections whose score is at least ``threshold``."""
+    kept = output["scores"] >= threshold
+    return {key: value[kept] for key, value in output.items()}
+
+
+def _entry(
+    file: Path, drawn: Path, size: tuple[int, int], found: dict[str, Tensor], names: list[str]
+) -> dict:
+    instances = [
+        {"name": name, "score": round(score, 4), "box": [round(v, 2) for v in box]}
+        for name, score, box in zip(names, found["scores"].tolist(), found["boxes"].tolist())
+    ]
+    for instance, mask in zip(instances, found["masks"].numpy() if "masks" in found else ()):
+        instance["mask"] = encode_mask(mask)
+    return {
+        "file": str(file),
+        "picture": str(drawn),
+        "height": size[0],
+        "width": size[1],
+        "instances": instances,
+    }
