@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.config import CfgNode as CN
 
 from segroi.d2.comask_config import add_comask_config
+from segroi.d2.recursive_config import add_recursive_config
 
 
 def add_segroi_config(cfg: CfgNode) -> None:
@@ -28,6 +29,7 @@ def add_segroi_config(cfg: CfgNode) -> None:
     _add_multi_scale_subnetwork_config(cfg)
     _add_backbone_config(cfg)
     add_comask_config(cfg)
+    add_recursive_config(cfg)
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:

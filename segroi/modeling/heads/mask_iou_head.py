@@ -77,24 +77,26 @@ class MaskIoUHead(nn.Module):
         return self.iou(self.head(self.convs(torch.cat((features, mask), dim=1))))
 
 
-def mask_area_ratios(masks: Tensor, boxes: Tensor) -> Tensor:
-    """Fraction of each object's pixels that lie inside its box.
+def mask_area_ratios(masks: Tensor, boxes: Tensor, index: Tensor) -> Tensor:
+    """Fraction of an object's pixels that lie inside a box.
 
     Args:
-        masks: bool Tensor[K, H, W], whole objects in image coordinates.
+        masks: bool Tensor[G, H, W], whole objects in image coordinates.
         boxes: Tensor[K, 4], xyxy in px; a pixel counts if its centre lies inside.
+        index: int64 Tensor[K], the object of each box.
 
     Returns:
         float32 Tensor[K] in [0, 1]; 0 for an empty mask.
     """
-    y = torch.arange(masks.shape[1], device=masks.device) + 0.5
-    x = torch.arange(masks.shape[2], device=masks.device) + 0.5
-    x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
-    inside_y = (y0 <= y) & (y < y1)
-    inside_x = (x0 <= x) & (x < x1)
-    masks = masks.float()
-    covered = torch.einsum("kyx,ky,kx->k", masks, inside_y.float(), inside_x.float())
-    return covered / masks.sum(dim=(1, 2)).clamp(min=1)
+    height, width = masks.shape[1:]
+    # areas[g, y, x] = pixels of object g above row y and left of column x
+    areas = F.pad(masks.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32), (1, 0, 1, 0))
+    x0, y0, x1, y1 = (boxes - 0.5).ceil().long().unbind(dim=1)
+    x0, x1 = x0.clamp(0, width), x1.clamp(0, width)
+    y0, y1 = y0.clamp(0, height), y1.clamp(0, height)
+    inside = areas[index, y1, x1] - areas[index, y0, x1] - areas[index, y1, x0]
+    inside = (inside + areas[index, y0, x0]).where((x1 > x0) & (y1 > y0), 0)
+    return inside / areas[index, -1, -1].clamp(min=1)
 
 
 def mask_iou_targets(

@@ -34,6 +34,7 @@ class RecursiveMaskHead(nn.Module):
         carry: bool = True,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.carry = ConvBlock(conv_dim, in_channels, 1) if carry else None
         dims = [in_channels] + [conv_dim] * num_convs
         self.convs = nn.Sequential(

@@ -20,7 +20,8 @@ class IoUHistogram:
 
     def update(self, loop: int, iou: Tensor) -> None:
         """Count Tensor[S] of IoUs for one loop."""
-        self.counts[loop] += _count_bins(iou, self.counts.shape[1]).cpu()
+        self.counts = self.counts.to(iou.device)
+        self.counts[loop] += _count_bins(iou, self.counts.shape[1])
 
     def fractions(self) -> Tensor:
         """Part of each loop's samples in each bin, Tensor[loops, bins]; 0 without samples."""

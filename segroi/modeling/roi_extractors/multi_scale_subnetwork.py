@@ -13,6 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from segroi import ops
 from segroi.layers import ConvBlock, NormFactory, touch_parameters
 from segroi.modeling.roi_extractors.base import RoIExtractor
+from segroi.ops.reference.multi_level_roi_align import box_levels
 
 
 class MultiScaleSubnetwork(RoIExtractor):
@@ -134,9 +135,7 @@ class MultiScaleSubnetwork(RoIExtractor):
     def _crop_tf(
         self, features: Sequence[Tensor], rois: Tensor, size: tuple[int, int], pool: int
     ) -> Tensor:
-        levels = ops.assign_levels(
-            rois, self.spatial_scales, self.canonical_size, self.canonical_level
-        )
+        levels = box_levels(rois, self.spatial_scales, self.canonical_size, self.canonical_level)
         crops, rows = [], []
         for level, (feature, scale) in enumerate(zip(features, self.spatial_scales, strict=True)):
             row = (levels == level).nonzero()[:, 0]

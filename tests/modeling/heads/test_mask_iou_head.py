@@ -55,13 +55,25 @@ def square(size, x0, y0, x1, y1):
 
 
 def test_area_ratio_is_the_part_of_the_object_inside_the_box():
-    masks = torch.stack([square(32, 4, 4, 12, 12)] * 4 + [square(32, 0, 0, 0, 0)])
-    boxes = torch.tensor(
-        [[4, 4, 12, 12], [4, 4, 8, 12], [8, 8, 40, 40], [20, 20, 30, 30], [0, 0, 9, 9.0]]
-    )
-    torch.testing.assert_close(
-        mask_area_ratios(masks, boxes), torch.tensor([1.0, 0.5, 0.25, 0.0, 0.0])
-    )
+    masks = torch.stack([square(32, 4, 4, 12, 12), square(32, 0, 0, 0, 0)])
+    cases = [
+        ([4, 4, 12, 12], 0, 1.0),
+        ([4, 4, 8, 12], 0, 0.5),
+        ([8, 8, 40, 40], 0, 0.25),
+        ([3.6, 4.4, 11.4, 12], 0, 7 / 8),
+        ([20, 20, 30, 30], 0, 0.0),
+        ([12, 12, 4, 4], 0, 0.0),
+        ([-9, -9, -5, -5], 0, 0.0),
+        ([0, 0, 9, 9], 1, 0.0),
+    ]
+    boxes, index, expected = (torch.tensor(values) for values in zip(*cases))
+    torch.testing.assert_close(mask_area_ratios(masks, boxes.float(), index), expected)
+
+
+@pytest.mark.parametrize("objects", [0, 2])
+def test_no_boxes_have_no_area_ratios(objects):
+    masks = torch.zeros(objects, 8, 8, dtype=torch.bool)
+    assert mask_area_ratios(masks, torch.zeros(0, 4), torch.zeros(0).long()).shape == (0,)
 
 
 def test_target_counts_the_object_outside_the_box():

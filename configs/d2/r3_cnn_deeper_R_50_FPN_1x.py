@@ -1,0 +1,9 @@
+"""R3-CNN R50-FPN, deeper, 1x: three loops, two pairs of heads."""
+
+from ..common.recursive import deeper
+from .common.rcnn_fpn import mask_rcnn
+from .common.recipe import dataloader, optimizer, train
+from .common.recipe import lr_multiplier_1x as lr_multiplier
+from .common.recursive import recursive
+
+model = recursive(mask_rcnn, deeper)
