@@ -18,11 +18,9 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import (
     AMPTrainer,
     SimpleTrainer,
-    default_argument_parser,
     default_setup,
     default_writers,
     hooks,
-    launch,
 )
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
@@ -30,7 +28,8 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
-from segroi.d2.data import add_data_arguments, apply_data_arguments
+from segroi.d2.data import apply_data_arguments
+from segroi.d2.launch import invoke
 
 
 def do_test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
@@ -107,20 +106,5 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def invoke_main() -> None:
-    """Read the command line and start one process per GPU."""
-    parser = default_argument_parser()
-    add_data_arguments(parser)
-    args = parser.parse_args()
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
-
-
 if __name__ == "__main__":
-    invoke_main()
+    invoke(main)

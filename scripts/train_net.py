@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, launch
+from detectron2.engine import DefaultTrainer, default_setup
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 
 from segroi.d2 import load_config
-from segroi.d2.data import add_data_arguments, apply_data_arguments
+from segroi.d2.data import apply_data_arguments
 from segroi.d2.evaluation import build_evaluator
+from segroi.d2.launch import invoke
 
 
 class Trainer(DefaultTrainer):
@@ -63,20 +64,5 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
     return results
 
 
-def invoke_main() -> None:
-    """Read the command line and start one process per GPU."""
-    parser = default_argument_parser()
-    add_data_arguments(parser)
-    args = parser.parse_args()
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
-
-
 if __name__ == "__main__":
-    invoke_main()
+    invoke(main)

@@ -20,6 +20,7 @@ def small_resnet(
     channels: Sequence[int] = (24, 32, 64, 96, 128),
     blocks: Sequence[int] = (1, 1, 1, 1),
     norm: str = "BN",
+    out_features: Sequence[str] = STAGES,
 ) -> ResNet:
     """Detectron2's ResNet with few basic blocks and few channels, to be trained from scratch.
 
@@ -27,9 +28,10 @@ def small_resnet(
         channels: channels of the stem and of res2 ... res5.
         blocks: number of basic blocks of res2 ... res5.
         norm: any norm of ``detectron2.layers.get_norm``.
+        out_features: which of res2 ... res5 (strides 4, 8, 16, 32) it returns.
 
     Returns:
-        A backbone with the outputs res2 ... res5 (strides 4, 8, 16, 32).
+        The backbone.
     """
     stages = [
         ResNet.make_stage(
@@ -43,7 +45,7 @@ def small_resnet(
         for index, number in enumerate(blocks)
     ]
     stem = BasicStem(in_channels=3, out_channels=channels[0], norm=norm)
-    return ResNet(stem, stages, out_features=list(STAGES))
+    return ResNet(stem, stages, out_features=list(out_features))
 
 
 class MobileNetV2(Backbone):

@@ -89,7 +89,10 @@ def num_categories(json_file: str) -> int:
 
 
 def apply_data_arguments(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> None:
-    """Point a yacs or lazy config at the files of :func:`add_data_arguments`, if any were given."""
+    """Point a yacs or lazy config at the files of :func:`add_data_arguments`, if any were given.
+
+    The config's expected results, which are those of other data, are dropped.
+    """
     if not args.data_json:
         return
     if not args.images:
@@ -101,12 +104,14 @@ def apply_data_arguments(cfg: CfgNode | DictConfig, args: argparse.Namespace) ->
         cfg.DATASETS.TEST = (register_coco_json(val_json, val_images),)
         cfg.INPUT.MASK_FORMAT = "bitmask"  # takes polygons as well as run-length codes
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+        cfg.TEST.EXPECTED_RESULTS = []
         return
     register = L(register_coco_json)
     cfg.dataloader.train.dataset.names = register(json_file=args.data_json, image_root=args.images)
     cfg.dataloader.test.dataset.names = register(json_file=val_json, image_root=val_images)
     cfg.dataloader.train.mapper.instance_mask_format = "bitmask"
     cfg.model.roi_heads.num_classes = classes
+    cfg.pop("TEST", None)
 
 
 register_digits(Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser() / DIGITS)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
 if importlib.util.find_spec("detectron2") is None:
     collect_ignore_glob = ["test_d2_*.py"]
 
@@ -21,3 +19,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     make_digits(folder, train=4, val=2, spec=SceneSpec(size=(96, 96), side=(24.0, 48.0)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).resolve().parents[2]

@@ -8,13 +8,13 @@ from segroi.modeling.roi_extractors import GRoIE
 from ...common.groie import modules, sampling_ratio, strides
 
 
-def groie_pooler(output_size):
+def groie_pooler(output_size, channels=256):
     """A pooler of its own weights; override for instance ``.extractor.pre``."""
     return L(SegroiPooler)(
         extractor=L(GRoIE)(
             output_size=output_size,
             spatial_scales=[1 / stride for stride in strides],
-            in_channels=256,
+            in_channels=channels,
             sampling_ratio=sampling_ratio,
             **modules,
         )
