@@ -398,7 +398,7 @@ def test_compiles_to_one_graph_for_any_number_of_boxes():
         return module(features, cells, image, branch)
 
     maps = pyramid()
-    for k in (5, 7, 12, 17, 1, 0):
+    for k in (9, 11, 17, 1, 0):  # sizes that no other dimension has
         cells, image = random_cells(k)
         boxes = cells.float() * 10
         crops = run(maps, boxes, image, torch.arange(k) % 2)
