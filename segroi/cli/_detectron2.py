@@ -1,27 +1,36 @@
-"""Hand a training run over to Detectron2's lazy launcher."""
+"""Hand training over to Detectron2's lazy launcher, and read back what it leaves."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from segroi.utils.suggest import UsageError, existing_file, unknown
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "scripts" / "lazyconfig_train_net.py"
+DIGITS = ROOT / "configs" / "quick" / "mask_rcnn_groie_digits.py"
 SUFFIX = "_R_50_FPN_1x.py"
 
 
 def train_on_detectron2(args: argparse.Namespace) -> int:
     """Run the launcher with what ``segroi train`` was asked for; returns its exit status."""
+    check_installed()
+    return subprocess.run(launcher_command(args), check=False).returncode
+
+
+def check_installed() -> None:
+    """Raise a UsageError where Detectron2 or its launcher is missing."""
     if importlib.util.find_spec("detectron2") is None:
         raise UsageError("--host d2 needs Detectron2: segroi doctor tells how to install it")
     if not LAUNCHER.exists():
         raise UsageError(f"--host d2 needs a checkout of segroi: there is no {LAUNCHER}")
-    return subprocess.run(launcher_command(args), check=False).returncode
 
 
 def launcher_command(args: argparse.Namespace) -> list[str]:
@@ -50,6 +59,89 @@ def launcher_command(args: argparse.Namespace) -> list[str]:
     }
     command += [f"{key}={value}" for key, value in values.items() if value is not None]
     return command + args.settings
+
+
+def run_digits(
+    folder: Path, data: Mapping[str, Path], iterations: int | None
+) -> list[dict[str, float]]:
+    """Train the quick config on digit scenes, evaluated before and after.
+
+    Args:
+        folder: where the run goes; emptied first.
+        data: what ``make_digits`` returned.
+        iterations: other length than the config's.
+
+    Returns:
+        The logged iterations.
+    """
+    import shutil
+
+    check_installed()
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, str(LAUNCHER), "--config-file", str(DIGITS)]
+    command += ["--data-json", str(data["train"]), "--val-json", str(data["val"])]
+    command += ["--images", str(data["images"])]
+    before = folder / "before"
+    untrained = ["--eval-only", "train.init_checkpoint=", f"train.output_dir={before}"]
+    _watch([*command, *untrained], before, "before", None)
+    _collect(before, data["val"])
+    total = iterations or _iterations()
+    settings = [f"train.max_iter={total}", "train.log_period=5", f"train.eval_period={total}"]
+    _watch([*command, f"train.output_dir={folder}", *settings], folder, "train", total)
+    _collect(folder, data["val"])
+    return _rows(folder)
+
+
+def _watch(command: list[str], folder: Path, title: str, total: int | None) -> None:
+    """Run the launcher, its words in ``launcher.log``, its iterations in a progress bar."""
+    from segroi.utils.progress import Progress
+
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "launcher.log"
+    with log.open("w") as words, Progress(title, total or 1) as progress:
+        child = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT)
+        try:
+            while child.poll() is None:
+                time.sleep(0.5)
+                for row in _rows(folder)[-1:]:
+                    progress.move_to(int(row["iteration"]), row)
+        finally:
+            child.terminate()
+        progress.move_to(total or 1)
+    if child.returncode != 0:
+        tail = "\n".join(log.read_text().splitlines()[-15:])
+        raise UsageError(
+            f"Detectron2 stopped with status {child.returncode}:\n{tail}\n(all: {log})"
+        )
+
+
+def _rows(folder: Path) -> list[dict[str, float]]:
+    """Losses of Detectron2's ``metrics.json``, one a logged iteration."""
+    path = folder / "metrics.json"
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return [
+        {k: v for k, v in row.items() if k in ("iteration", "total_loss") or k.startswith("loss_")}
+        for row in rows
+        if "total_loss" in row
+    ]
+
+
+def _collect(folder: Path, truth: Path) -> None:
+    """Write detections and COCO's numbers of a Detectron2 run where reports look for them."""
+    from segroi.utils.coco import coco_metrics, load_coco
+    from segroi.utils.run_report import DETECTIONS, EVALUATION
+
+    results = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
+    numbers = coco_metrics(load_coco(truth), results)
+    (folder / DETECTIONS).write_text(json.dumps(results))
+    (folder / EVALUATION).write_text(json.dumps(numbers, indent=2))
+
+
+def _iterations() -> int:
+    from detectron2.config import LazyConfig
+
+    return int(LazyConfig.load(str(DIGITS)).train.max_iter)
 
 
 def _config(args: argparse.Namespace) -> Path:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-LINES = 20  # lines a run where the output is no terminal
+LINES = 10  # lines a run where the output is no terminal
 
 
 class Progress:
@@ -54,20 +55,31 @@ class Progress:
 
     def advance(self, values: Mapping[str, float] | None = None) -> None:
         """One iteration is done; ``values`` are its losses."""
-        self.done += 1
-        self.recent.append(values or {})
-        self.bar.update(self.task, completed=self.done, text=self._text())
+        self.move_to(self.done + 1, values)
+
+    def move_to(self, done: int, values: Mapping[str, float] | None = None) -> None:
+        """So many iterations are done; ``values`` are the losses of the last."""
+        if done <= self.done:
+            return
         step = max(1, self.total // LINES)
-        if not self.live and (self.done % step == 0 or self.done == self.total):
+        line_due = done // step > self.done // step or done == self.total
+        self.done = done
+        self.recent.append(values or {})
+        self.bar.update(self.task, completed=done, text=self._text())
+        if not self.live and line_due:
             spent = time.perf_counter() - self.started
-            left = spent / (self.done - self.first) * (self.total - self.done)
-            line = f"{self.title} {self.done}/{self.total}  {left:.0f} s left  {self._text()}"
+            left = spent / (done - self.first) * (self.total - done)
+            line = f"{self.title} {done}/{self.total}  {left:.0f} s left  {self._text()}"
             print(line.rstrip(), flush=True)
 
     def _text(self) -> str:
         names = self.recent[-1] if self.recent else {}
         count = len(self.recent)
-        means = {n: sum(v.get(n, 0.0) for v in self.recent) / count for n in names if n != "lr"}
+        means = {
+            n: sum(v.get(n, 0.0) for v in self.recent) / count
+            for n in names
+            if n.startswith(("loss", "total"))
+        }
         return " ".join(f"{n.removeprefix('loss_')} {v:.3f}" for n, v in means.items())
 
 
@@ -78,3 +90,8 @@ def track(items: Iterable, title: str) -> Iterator:
         for item in items:
             yield item
             progress.advance()
+
+
+def say(text: str) -> None:
+    """Announce a step."""
+    Console(highlight=False, soft_wrap=True).print(f"[bold cyan]segroi[/] {escape(text)}")

@@ -21,7 +21,10 @@ def provenance() -> dict[str, object]:
         "segroi": segroi.__version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {"torch": torch.__version__, **{n: v for n in PACKAGES if (v := _version(n))}},
+        "packages": {
+            "torch": str(torch.__version__),
+            **{n: v for n in PACKAGES if (v := _version(n))},
+        },
         "device": device_name(),
         "build": {key: _plain(value) for key, value in segroi.build_info().items()},
         "command": " ".join(sys.argv),
