@@ -26,9 +26,9 @@ class SceneSpec:
     """How a scene is drawn; lengths in px, angles in degrees."""
 
     size: tuple[int, int] = (160, 160)
-    digits: tuple[int, int] = (4, 9)
-    side: tuple[float, float] = (24.0, 68.0)
-    angle: float = 35.0
+    digits: tuple[int, int] = (3, 7)
+    side: tuple[float, float] = (32.0, 80.0)
+    angle: float = 25.0
 
 
 def make_digits(
@@ -143,7 +143,7 @@ def _warp(
     matrix[:, 2] += centre - middle
     ink = cv2.warpAffine(smooth, matrix, (size[1], size[0]), flags=cv2.INTER_AREA)
     edge = 8.0 / side  # ink rises over about one px of the outline
-    return np.clip((ink - 0.5) / edge + 0.5, 0.0, 1.0)
+    return np.clip((ink - 0.42) / edge + 0.5, 0.0, 1.0)
 
 
 def _ground(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
