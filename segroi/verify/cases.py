@@ -29,26 +29,6 @@ class Case:
     argument: str | None = None
 
 
-def good_arguments(op: str, device: str) -> Arguments:
-    """Arguments that every operator accepts: three levels, or one map of 16 x 20 cells."""
-    g = torch.Generator().manual_seed(0)
-    maps = [torch.randn(2, 3, 32 >> i, 40 >> i, generator=g).to(device) for i in range(3)]
-    corner = torch.rand(6, 2, generator=g) * 60
-    boxes = torch.cat([corner, corner + 4 + torch.rand(6, 2, generator=g) * 60], 1)
-    index = torch.arange(6) % 2
-    if op == "multi_level_roi_align":
-        return {
-            "features": maps,
-            "rois": torch.cat([index[:, None].float(), boxes], 1).to(device),
-            "output_size": (3, 2),
-            "spatial_scales": [1 / 4, 1 / 8, 1 / 16],
-        }
-    arguments = {"features": maps[1], "box_index": index.to(device), "crop_size": (4, 6)}
-    if op == "crop_and_resize tf":
-        return {**arguments, "boxes": (boxes[:, [1, 0, 3, 2]] / 128).to(device)}
-    return {**arguments, "boxes": (boxes / 8).to(device), "coordinates": "aligned"}
-
-
 def put(name: str, place: Any, value: float) -> Spoil:
     """Write one value into a tensor."""
 
