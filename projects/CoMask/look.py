@@ -2,8 +2,8 @@
 """How good are CoMask's averaged boxes? Pictures, and box AP beside that of the cells' own boxes.
 
     python projects/CoMask/look.py --config-file configs/quick/comask_small.py \
-        --weights outputs/comask_small/model_final.pth \
-        --data-json annotations.json --images photographs --output outputs/comask_small/look
+        --weights output/comask_small/model_final.pth \
+        --data-json annotations.json --images photographs --output output/comask_small/look
 """
 
 from __future__ import annotations

@@ -48,19 +48,30 @@ def draw_dense_boxes(
         _draw_box(left, boxes[index], colours(weights[index]), style, 0.8)
     _draw_box(left, average, _AVERAGE, "-", 2.5)
     left.set_title(f"{len(boxes)} boxes of the cells, {(weights > threshold).sum()} take part")
-    figure.colorbar(ScalarMappable(cmap=colours), ax=left, label="foreground confidence")
+    bar = figure.colorbar(
+        ScalarMappable(cmap=colours), ax=(left, right), location="bottom", aspect=60, shrink=0.6
+    )
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("foreground confidence of the cell")
     shown = image.astype(float)
-    shown[mask] = 0.5 * shown[mask] + 0.5 * np.array([255, 160, 0])
+    shown[mask] = 0.5 * shown[mask] + 0.5 * np.array([0, 200, 255])
     right.imshow(shown.astype(np.uint8))
     _draw_box(right, average, _AVERAGE, "-", 2.5)
     right.set_title("averaged box and final mask")
     for axes in (left, right):
-        axes.set_xlim(-0.5, image.shape[1] - 0.5)
-        axes.set_ylim(image.shape[0] - 0.5, -0.5)
-        axes.set_axis_off()
+        _zoom(axes, np.vstack((boxes, average)), image.shape)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _zoom(axes: Axes, boxes: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Show the surroundings of the boxes."""
+    near, far = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    margin = 0.15 * (far - near).max()
+    axes.set_xlim(max(near[0] - margin, -0.5), min(far[0] + margin, shape[1] - 0.5))
+    axes.set_ylim(min(far[1] + margin, shape[0] - 0.5), max(near[1] - margin, -0.5))
+    axes.set_axis_off()
 
 
 def _draw_box(axes: Axes, box: np.ndarray, colour: object, style: str, width: float) -> None:

@@ -283,3 +283,14 @@ def test_picture_of_one_detection():
     assert dense_box_picture(model, sample()).shape == (500, 1000, 3)
     assert dense_box_picture(model, sample(), index=10_000) is None
     assert model.training and not model.roi_heads.keep_dense_boxes
+
+
+@pytest.mark.parametrize("name", ["comask_digits", "comask_small"])
+def test_small_configs_train_and_predict(name):
+    cfg = LazyConfig.load(str(ROOT / f"configs/quick/{name}.py"))
+    model = instantiate(cfg.model)
+    losses = train_losses(model, [sample()])
+    assert {"loss_cls", "loss_offset", "loss_mask"} < set(losses)
+    sum(losses.values()).backward()
+    with torch.no_grad():
+        assert model.eval()([sample()])[0]["instances"].has("pred_masks")
