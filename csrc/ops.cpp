@@ -25,6 +25,21 @@ TORCH_LIBRARY(segroi, m) {
   m.def(
       "encompass_crop_packed_backward(Tensor[] grads, Tensor cells, Tensor batch_index, "
       "Tensor offsets, SymInt[] sizes, SymInt[] grid, bool channels_last) -> Tensor[]");
+  m.def(
+      "multi_level_roi_align(Tensor[] features, Tensor rois, Tensor? levels, int[] output_size, "
+      "float[] spatial_scales, int sampling_ratio, bool aligned, str reduce, int finest_level, "
+      "float canonical_size, int canonical_level, str on_invalid) -> Tensor");
+  m.def(
+      "multi_level_roi_align_out(Tensor[] features, Tensor rois, Tensor? levels, "
+      "int[] output_size, float[] spatial_scales, int sampling_ratio, bool aligned, str reduce, "
+      "int finest_level, float canonical_size, int canonical_level, str on_invalid, "
+      "Tensor(a!) out) -> ()");
+  m.def(
+      "multi_level_roi_align_backward(Tensor grad, Tensor[] features, Tensor rois, Tensor? levels, "
+      "int[] output_size, float[] spatial_scales, int sampling_ratio, bool aligned, str reduce, "
+      "int finest_level, float canonical_size, int canonical_level, str on_invalid, "
+      "bool need_features, bool need_rois) "
+      "-> (Tensor[], Tensor)");
   // CUDA builds only: what asynchronous kernels found wrong (segroi/ops/errors.py).
   m.def("take_error(int device) -> str");
 }

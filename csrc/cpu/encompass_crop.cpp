@@ -167,7 +167,8 @@ void write_crops(at::TensorList features, const CropPlan& plan, const Boxes& box
     const CropStack& stack = plan.stacks[i / maps.size()];
     const at::Tensor &map = maps[i % maps.size()], &crops = out[i];
     char* dst = static_cast<char*>(crops.mutable_data_ptr());
-    const int64_t h = crops.size(2), w = crops.size(3), row_bytes = map.size(1) * h * w * map.element_size();
+    const int64_t h = crops.size(2), w = crops.size(3),
+                  row_bytes = map.size(1) * h * w * map.element_size();
     for (int64_t r = 0; r < stack.rows; ++r) {
       add_slices(crop_of(map, plan, plan.factors[i % maps.size()], windows[stack.first + r],
                          dst + r * row_bytes, h, w, h * w),

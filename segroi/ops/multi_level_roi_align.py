@@ -279,7 +279,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     levels = rest.pop(0) if ctx.has_levels else None
     needs = [any(ctx.needs_input_grad[0]), ctx.needs_input_grad[1]]
     to_features, to_rois = torch.ops.segroi.multi_level_roi_align_backward(
-        grad, rest, rois, levels, *ctx.options, needs
+        grad, rest, rois, levels, *ctx.options, *needs
     )
     return (
         to_features if needs[0] else [None] * len(rest),

@@ -86,7 +86,7 @@ def pool_box(
     wy, ys = axis_matrix(box[1], box[3], feature.shape[1], bins_h, scale, sampling_ratio, aligned)
     wx, xs = axis_matrix(box[0], box[2], feature.shape[2], bins_w, scale, sampling_ratio, aligned)
     window = feature[:, ys][:, :, xs]
-    return torch.einsum("hy,cyx,wx->chw", wy.to(feature), window, wx.to(feature))
+    return wy.to(feature) @ (window @ wx.to(feature).T)
 
 
 def axis_matrix(
