@@ -40,6 +40,36 @@ class RoIPool(nn.Module):
         return self.extractor([features[level] for level in self.levels], to_rois(boxes))
 
 
+class AgnosticBoxPredictor(FastRCNNPredictor):
+    """torchvision's box predictor with one box regression for all classes.
+
+    Args:
+        in_channels: width of the box head.
+        num_classes: classes with background.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Class scores ``[K, classes]`` and the one box, repeated, ``[K, 4 classes]``."""
+        scores, box = super().forward(x)
+        return scores, box.repeat(1, scores.shape[1])
+
+
+class AgnosticMaskPredictor(MaskRCNNPredictor):
+    """torchvision's mask predictor with one mask for all classes; arguments as there."""
+
+    def __init__(self, in_channels: int, dim_reduced: int, num_classes: int) -> None:
+        super().__init__(in_channels, dim_reduced, 1)
+        self.num_classes = num_classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The one mask as ``[K, classes, 2h, 2w]``, stored once."""
+        return super().forward(x).expand(-1, self.num_classes, -1, -1)
+
+
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
     """``[K, 5]`` RoIs (image, x0, y0, x1, y1) of the boxes ``[n, 4]`` of each image."""
     counts = torch.tensor([len(b) for b in boxes], device=boxes[0].device)
@@ -65,6 +95,7 @@ def rcnn(
     rois_per_image: int = 512,
     hidden: int = 1024,
     mask_convs: int = 4,
+    class_agnostic: bool = False,
     detections: int = 100,
     score_threshold: float = 0.05,
 ) -> FasterRCNN:
@@ -86,6 +117,7 @@ def rcnn(
         rois_per_image: RoIs sampled an image in training, a quarter of them positive.
         hidden: width of the box head.
         mask_convs: number of 3x3 convolutions of the mask head.
+        class_agnostic: one box regression and one mask for all classes, for little data.
         detections: detections kept an image.
         score_threshold: detections below are dropped.
     """
@@ -93,6 +125,7 @@ def rcnn(
         tuple((int(stride * anchor_scale),) for stride in (*STRIDES, 2 * STRIDES[-1])),
         ((0.5, 1.0, 2.0),) * (len(STRIDES) + 1),
     )
+    box_predictor = AgnosticBoxPredictor if class_agnostic else FastRCNNPredictor
     arguments = {
         "min_size": tuple(size) if isinstance(size, Sequence) else size,
         "max_size": max_size,
@@ -105,14 +138,15 @@ def rcnn(
         "box_detections_per_img": detections,
         "box_score_thresh": score_threshold,
         "box_head": TwoMLPHead(channels * 7 * 7, hidden),
-        "box_predictor": FastRCNNPredictor(hidden, num_classes + 1),
+        "box_predictor": box_predictor(hidden, num_classes + 1),
     }
     trunk = build_backbone(backbone, channels, norm, frozen_stages)
     if not masks:
         model = FasterRCNN(trunk, **arguments)
     else:
         arguments["mask_head"] = MaskRCNNHeads(channels, (channels,) * mask_convs, 1)
-        arguments["mask_predictor"] = MaskRCNNPredictor(channels, channels, num_classes + 1)
+        mask_predictor = AgnosticMaskPredictor if class_agnostic else MaskRCNNPredictor
+        arguments["mask_predictor"] = mask_predictor(channels, channels, num_classes + 1)
         model = MaskRCNN(trunk, **arguments)
         # set here because torchvision's constructors accept no pooler but their own
         model.roi_heads.mask_roi_pool = _pool(extractor, extractor_args, 14, channels)

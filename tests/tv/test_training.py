@@ -25,6 +25,7 @@ from segroi.tv.engine import (
     build_optimizer,
     learning_rate,
 )
+from segroi.tv.models import build_model
 from segroi.tv.run import read_rows
 from segroi.utils.suggest import UsageError
 
@@ -193,6 +194,17 @@ def test_norms_and_biases_are_not_decayed(config):
     assert all(p.ndim > 1 for p in decayed["params"]) and free["weight_decay"] == 0
     count = sum(p.requires_grad for p in trainer.model.parameters())
     assert len(decayed["params"]) + len(free["params"]) == count
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "tv").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[p.stem for p in CONFIGS])
+def test_shipped_configs_load_and_their_models_build(path):
+    config = load_config(path, data="d", images="i", output="o")
+    config.check()
+    with torch.device("meta"):
+        build_model(config.model, 10, **config.model_args)
 
 
 @pytest.mark.parametrize(

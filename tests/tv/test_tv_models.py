@@ -100,6 +100,16 @@ def test_every_model_trains_and_predicts(name):
     assert all(o["labels"].numel() == 0 or o["labels"].max() <= 3 for o in outputs)
 
 
+def test_class_agnostic_heads_share_one_box_and_one_mask():
+    model = build_model("mask_rcnn", 3, **TINY, class_agnostic=True)
+    heads = model.roi_heads
+    _, boxes = heads.box_predictor(torch.randn(5, TINY["hidden"]))
+    masks = heads.mask_predictor(torch.randn(5, TINY["channels"], 14, 14))
+    assert boxes.shape == (5, 16) and masks.shape == (5, 4, 28, 28)
+    assert torch.equal(boxes[:, :4], boxes[:, 12:]) and torch.equal(masks[:, 0], masks[:, 3])
+    assert heads.box_predictor.bbox_pred.out_features == 4
+
+
 @pytest.mark.parametrize("name", ["mask_rcnn", "mask_rcnn_groie"])
 def test_training_on_images_without_objects_has_gradients(name):
     torch.manual_seed(0)
