@@ -60,6 +60,8 @@ def _add_extractor_config(cfg: CfgNode) -> None:
     # POOLER_RESOLUTION, POOLER_SAMPLING_RATIO and POOLER_TYPE keep their meaning.
     cfg.MODEL.ROI_BOX_HEAD.EXTRACTOR = ""
     cfg.MODEL.ROI_MASK_HEAD.EXTRACTOR = ""
+    # Whether "MaskRCNNConvHead" doubles the resolution before its predictor.
+    cfg.MODEL.ROI_MASK_HEAD.MASK_UPSAMPLE = True
 
 
 def _add_groie_config(cfg: CfgNode) -> None:

@@ -7,11 +7,14 @@ from segroi.d2.roi_heads.comask import (
 )
 from segroi.d2.roi_heads.extractor_heads import ExtractorROIHeads
 from segroi.d2.roi_heads.recursive import RecursiveROIHeads
+from segroi.d2.roi_heads.res5_heads import ExtractorRes5ROIHeads, MaskRCNNConvHead
 
 __all__ = [
     "ClassificationOutputLayers",
     "CoMaskROIHeads",
     "CollaborativeMaskHead",
     "ExtractorROIHeads",
+    "ExtractorRes5ROIHeads",
+    "MaskRCNNConvHead",
     "RecursiveROIHeads",
 ]
