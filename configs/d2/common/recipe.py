@@ -5,6 +5,8 @@ from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
+from segroi.d2.evaluation import MaskScoreCOCOEvaluator
+
 from ...common.schedule import images_per_batch, schedule_1x, schedule_3x, sgd, warmup
 
 
@@ -25,6 +27,7 @@ optimizer = model_zoo.get_config("common/optim.py").SGD
 optimizer.update(sgd)
 dataloader = model_zoo.get_config("common/data/coco.py").dataloader
 dataloader.train.total_batch_size = images_per_batch
+dataloader.evaluator._target_ = MaskScoreCOCOEvaluator
 dataloader.evaluator.output_dir = "${...train.output_dir}/inference"
 
 train = model_zoo.get_config("common/train.py").train

@@ -22,6 +22,7 @@ def recursive(model, schedule, first_carry=True):
     """
     heads = model.roi_heads
     pairs = range(len(set(schedule["alternation"])))
+    agnostic_masks = heads.mask_head.num_classes == 1
     box_pooler, box_head, box_predictor, mask_pooler, mask_head = (
         heads.pop(key)
         for key in ("box_pooler", "box_head", "box_predictor", "mask_pooler", "mask_head")
@@ -43,7 +44,9 @@ def recursive(model, schedule, first_carry=True):
         mask_heads=[
             L(RecursiveMaskHead)(
                 in_channels=mask_head.input_shape.channels,
-                num_classes="${...num_classes}",
+                num_classes=1 if agnostic_masks else "${...num_classes}",
+                conv_dim=mask_head.conv_dims[0],
+                num_convs=len(mask_head.conv_dims) - 1,
                 carry=first_carry or pair > 0,
             )
             for pair in pairs

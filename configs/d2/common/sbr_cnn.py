@@ -8,17 +8,23 @@ from segroi.modeling.heads.mask_iou_head import MaskIoUHead
 from ...common.groie import box_size, mask_size
 from ...common.recursive import naive, sbr_box_head, sbr_mask_iou, sbr_modules
 from .groie import groie_pooler
-from .rcnn_fpn import mask_rcnn
 from .recursive import recursive
 
-_heads = mask_rcnn.roi_heads
-_heads.box_pooler = groie_pooler(box_size)
-_heads.mask_pooler = groie_pooler(mask_size)
-for _pooler in (_heads.box_pooler, _heads.mask_pooler):
-    _pooler.extractor.update(sbr_modules)
-_heads.box_head = L(FCCHead)(in_channels=256, resolution=box_size, **sbr_box_head)
-# FCC has 1/4 of the channels and all cells.
-_heads.box_predictor.input_shape.channels = 256 // 4 * box_size**2
-_heads.mask_iou_head = L(MaskIoUHead)(num_classes="${..num_classes}", **sbr_mask_iou)
 
-model = recursive(mask_rcnn, naive)
+def sbr_cnn(model, channels=256):
+    """Replace the RoI heads of a lazy Mask R-CNN whose FPN has so many channels."""
+    heads = model.roi_heads
+    heads.box_pooler = groie_pooler(box_size, channels)
+    heads.mask_pooler = groie_pooler(mask_size, channels)
+    for pooler in (heads.box_pooler, heads.mask_pooler):
+        pooler.extractor.update(sbr_modules)
+    heads.box_head = L(FCCHead)(in_channels=channels, resolution=box_size, **sbr_box_head)
+    # FCC keeps all cells and a quarter of the channels.
+    heads.box_predictor.input_shape.channels = channels // 4 * box_size**2
+    heads.mask_iou_head = L(MaskIoUHead)(
+        in_channels=channels,
+        conv_dim=channels,
+        num_classes="${..num_classes}",
+        **sbr_mask_iou,
+    )
+    return recursive(model, naive)

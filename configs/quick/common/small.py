@@ -11,6 +11,7 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 from segroi.d2.backbones import small_resnet
+from segroi.d2.evaluation import MaskScoreCOCOEvaluator
 
 channels = {"fpn": 48, "fc": 256}
 size = 224
@@ -48,6 +49,7 @@ dataloader.train.mapper.image_format = "RGB"
 dataloader.train.mapper.instance_mask_format = "bitmask"
 dataloader.train.total_batch_size = 4
 dataloader.test.dataset.names = "segroi_digits_val"
+dataloader.evaluator._target_ = MaskScoreCOCOEvaluator
 dataloader.evaluator.output_dir = "${...train.output_dir}/inference"
 
 optimizer = model_zoo.get_config("common/optim.py").AdamW
