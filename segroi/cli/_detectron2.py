@@ -139,9 +139,9 @@ def _collect(folder: Path, truth: Path) -> None:
 
 
 def _iterations() -> int:
-    from detectron2.config import LazyConfig
+    from segroi.d2.launch import max_iterations
 
-    return int(LazyConfig.load(str(DIGITS)).train.max_iter)
+    return max_iterations(str(DIGITS))
 
 
 def _config(args: argparse.Namespace) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser, launch
 
 from segroi.d2.data import add_data_arguments
@@ -15,6 +16,11 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = default_argument_parser()
     add_data_arguments(parser)
     return parser
+
+
+def max_iterations(config_file: str) -> int:
+    """Length of the training of a lazy config."""
+    return int(LazyConfig.load(config_file).train.max_iter)
 
 
 def invoke(main: Callable[[argparse.Namespace], object]) -> None:
