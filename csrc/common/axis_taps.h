@@ -32,7 +32,7 @@ struct AxisTap {
   bool inside;   // false: the sample counts as the extrapolation value
   int pixel[2];  // lower and upper neighbour; equal at the border
   T weight[2];
-  T slope;  // d weight[1] / d position = -d weight[0] / d position
+  T slope;  // d weight[1] / d position = -d weight[0] / d position; 0 in the centre of a pixel
   T u;      // where the sample lies between start (0) and end (1) of the box
 };
 
@@ -85,7 +85,7 @@ struct AxisSampler {
     tap.pixel[1] = inner ? low + 1 : low;
     tap.weight[0] = 1 - part;
     tap.weight[1] = part;
-    tap.slope = inner && at == on ? T(1) : T(0);
+    tap.slope = inner && at == on && part > 0 ? T(1) : T(0);
     return tap;
   }
 

@@ -8,12 +8,15 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
+#include <type_traits>
 #include <vector>
 
 #define SEGROI_CUDA_EMULATION 1
@@ -21,6 +24,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __grid_constant__
@@ -63,7 +67,8 @@ inline Machine& machine() {
 
 inline void fail(const char* what) {
   Machine& m = machine();
-  std::fprintf(stderr, "cuda_emulation: %s (block %u %u %u)\n", what, m.block.x, m.block.y, m.block.z);
+  std::fprintf(stderr, "cuda_emulation: %s (block %u %u %u)\n", what, m.block.x, m.block.y,
+               m.block.z);
   std::abort();
 }
 
@@ -84,7 +89,8 @@ inline void fiber_main() {
 inline void resume(int t) {
   Machine& m = machine();
   m.current = t;
-  m.thread = dim3(t % m.block_dim.x, t / m.block_dim.x % m.block_dim.y, t / m.block_dim.x / m.block_dim.y);
+  m.thread =
+      dim3(t % m.block_dim.x, t / m.block_dim.x % m.block_dim.y, t / m.block_dim.x / m.block_dim.y);
   Fiber& f = m.fibers[t];
   if (_setjmp(m.scheduler) != 0) return;
   if (f.start.uc_stack.ss_sp == nullptr) {
@@ -122,7 +128,8 @@ inline void run_block(int order) {
       done += m.fibers[t].state == State::done;
     }
     if (done == n) return;
-    for (int w = 0; w < n; w += kWarp) progress |= release(w, w + kWarp < n ? w + kWarp : n, State::at_warp_barrier);
+    for (int w = 0; w < n; w += kWarp)
+      progress |= release(w, w + kWarp < n ? w + kWarp : n, State::at_warp_barrier);
     if (release(0, n, State::at_block_barrier)) {
       progress = true;
       m.votes[++m.block_barriers & 1] = 0;  // the buffer of the barrier after this one
@@ -131,8 +138,8 @@ inline void run_block(int order) {
   }
 }
 
-// order: 0 rising, 1 falling, 2 shuffled thread order between barriers. 37 is coprime to any block size
-// that is not a multiple of 37.
+// order: 0 rising, 1 falling, 2 shuffled thread order between barriers. 37 is coprime to any block
+// size that is not a multiple of 37.
 template <typename Body>
 void launch(dim3 grid, dim3 block, size_t shared_bytes, int order, Body body) {
   Machine& m = machine();
@@ -185,14 +192,18 @@ T from_word(uint64_t word) {
 #define blockDim (::emulation::machine().block_dim)
 #define gridDim (::emulation::machine().grid_dim)
 
-inline int emulated_lane() { return emulation::machine().current % emulation::kWarp; }
+inline int emulated_lane() {
+  return emulation::machine().current % emulation::kWarp;
+}
 inline int emulated_warp_size() {
   const auto& m = emulation::machine();
   const int left = m.threads - m.current / emulation::kWarp * emulation::kWarp;
   return left < emulation::kWarp ? left : emulation::kWarp;
 }
 
-inline void __syncthreads() { emulation::yield(emulation::State::at_block_barrier); }
+inline void __syncthreads() {
+  emulation::yield(emulation::State::at_block_barrier);
+}
 inline int __syncthreads_count(int predicate) {
   auto& m = emulation::machine();
   int& votes = m.votes[m.block_barriers & 1];
@@ -200,11 +211,15 @@ inline int __syncthreads_count(int predicate) {
   emulation::yield(emulation::State::at_block_barrier);
   return votes;
 }
-inline int __syncthreads_or(int predicate) { return __syncthreads_count(predicate) != 0; }
+inline int __syncthreads_or(int predicate) {
+  return __syncthreads_count(predicate) != 0;
+}
 inline int __syncthreads_and(int predicate) {
   return __syncthreads_count(predicate) == emulation::machine().threads;
 }
-inline void __syncwarp(unsigned = ~0u) { emulation::exchange(0); }
+inline void __syncwarp(unsigned = ~0u) {
+  emulation::exchange(0);
+}
 inline unsigned __ballot_sync(unsigned, int predicate) {
   const int n = emulated_warp_size();
   const uint64_t* words = emulation::exchange(predicate != 0);
@@ -222,12 +237,31 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulation::from_word<T>(emulation::exchange(emulation::to_word(value))[lane ^ mask]);
 }
 template <typename T>
+T __shfl_up_sync(unsigned, T value, unsigned delta) {
+  const int lane = emulated_lane(), from = lane - int(delta);
+  return emulation::from_word<T>(
+      emulation::exchange(emulation::to_word(value))[from < 0 ? lane : from]);
+}
+template <typename T>
 T __shfl_down_sync(unsigned, T value, unsigned delta) {
   const int lane = emulated_lane(), from = lane + int(delta);
-  return emulation::from_word<T>(emulation::exchange(emulation::to_word(value))[from < 32 ? from : lane]);
+  return emulation::from_word<T>(
+      emulation::exchange(emulation::to_word(value))[from < 32 ? from : lane]);
 }
-inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __popc(unsigned bits) {
+  return __builtin_popcount(bits);
+}
+inline int __clz(int bits) {
+  return bits ? __builtin_clz(unsigned(bits)) : 32;
+}
+inline unsigned atomicOr(unsigned* p, unsigned bits) {
+  const unsigned old = *p;
+  *p |= bits;
+  return old;
+}
+inline int __ffs(int bits) {
+  return __builtin_ffs(bits);
+}
 template <typename T>
 T __ldg(const T* p) {
   return *p;
