@@ -86,7 +86,7 @@ def run_digits(
     _watch([*command, *untrained], before, "before", None)
     _collect(before, data["val"])
     total = iterations or _iterations()
-    settings = [f"train.max_iter={total}", "train.log_period=5", f"train.eval_period={total}"]
+    settings = [f"train.max_iter={total}", "train.log_period=5"]
     _watch([*command, f"train.output_dir={folder}", *settings], folder, "train", total)
     _collect(folder, data["val"])
     return _rows(folder)

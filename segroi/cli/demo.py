@@ -33,15 +33,18 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo and tell the AP and where to look."""
     if not TV_CONFIG.exists():
         raise UsageError(f"the demo needs a checkout of segroi: there is no {TV_CONFIG}")
+    from segroi.cli._detectron2 import check_installed
     from segroi.utils.digits import make_digits
     from segroi.utils.progress import say
     from segroi.utils.run_report import read_evaluation
 
     started = time.perf_counter()
     host = args.host or ("d2" if importlib.util.find_spec("detectron2") else "tv")
+    if host == "d2":
+        check_installed()
     output = Path(args.output)
     say(f"1/4 drawing {args.images} scenes of handwritten digits into {output / 'data'}")
-    data = make_digits(output / "data", train=args.images)
+    data = make_digits(output / "data", train=args.images, val=max(4, args.images // 10))
     train = _on_detectron2 if host == "d2" else _on_torchvision
     say(f"2/4 training Mask R-CNN with GRoIE on {'Detectron2' if host == 'd2' else 'torchvision'}")
     folder, rows = train(output / f"run-{host}", data, args.iterations)
