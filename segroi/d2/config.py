@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.config import CfgNode as CN
 
 from segroi.d2.comask_config import add_comask_config
+from segroi.d2.grid_config import add_grid_config
 from segroi.d2.recursive_config import add_recursive_config
 
 
@@ -29,6 +30,7 @@ def add_segroi_config(cfg: CfgNode) -> None:
     _add_multi_scale_subnetwork_config(cfg)
     _add_backbone_config(cfg)
     add_comask_config(cfg)
+    add_grid_config(cfg)
     add_recursive_config(cfg)
 
 

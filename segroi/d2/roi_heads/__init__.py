@@ -6,6 +6,7 @@ from segroi.d2.roi_heads.comask import (
     CoMaskROIHeads,
 )
 from segroi.d2.roi_heads.extractor_heads import ExtractorROIHeads
+from segroi.d2.roi_heads.grid import GridROIHeads
 from segroi.d2.roi_heads.recursive import RecursiveROIHeads
 from segroi.d2.roi_heads.res5_heads import ExtractorRes5ROIHeads, MaskRCNNConvHead
 
@@ -15,6 +16,7 @@ __all__ = [
     "CollaborativeMaskHead",
     "ExtractorROIHeads",
     "ExtractorRes5ROIHeads",
+    "GridROIHeads",
     "MaskRCNNConvHead",
     "RecursiveROIHeads",
 ]
