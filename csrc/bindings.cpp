@@ -67,4 +67,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
                    at::IntArrayRef, at::IntArrayRef, bool)>("encompass_crop")
         .call(features, cells, batch_index, source, shapes, rows, grid, zero_invalid);
   });
+  m.def("crop_and_resize", [](const Tensor& features, const Tensor& boxes, const Tensor& box_index,
+                              const Sizes& crop_size, const std::string& method, double fill,
+                              const std::string& coordinates, int64_t pool,
+                              const std::string& on_invalid) {
+    return op<Tensor(const Tensor&, const Tensor&, const Tensor&, at::IntArrayRef, c10::string_view,
+                     double, c10::string_view, int64_t, c10::string_view)>("crop_and_resize")
+        .call(features, boxes, box_index, crop_size, method, fill, coordinates, pool, on_invalid);
+  });
 }

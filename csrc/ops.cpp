@@ -40,6 +40,18 @@ TORCH_LIBRARY(segroi, m) {
       "int finest_level, float canonical_size, int canonical_level, str on_invalid, "
       "bool need_features, bool need_rois) "
       "-> (Tensor[], Tensor)");
+  m.def(
+      "crop_and_resize(Tensor features, Tensor boxes, Tensor box_index, int[2] crop_size, "
+      "str method, float extrapolation_value, str coordinates, int pool, str on_invalid) -> "
+      "Tensor");
+  m.def(
+      "crop_and_resize_out(Tensor features, Tensor boxes, Tensor box_index, int[2] crop_size, "
+      "str method, float extrapolation_value, str coordinates, int pool, str on_invalid, "
+      "Tensor(a!) out) -> ()");
+  m.def(
+      "crop_and_resize_backward(Tensor grad, Tensor features, Tensor boxes, Tensor box_index, "
+      "int[2] crop_size, str method, float extrapolation_value, str coordinates, int pool, "
+      "str on_invalid, bool[2] needs) -> (Tensor, Tensor)");
   // CUDA builds only: what asynchronous kernels found wrong (segroi/ops/errors.py).
   m.def("take_error(int device) -> str");
 }

@@ -85,6 +85,7 @@ struct AxisSampler {
     tap.pixel[1] = inner ? low + 1 : low;
     tap.weight[0] = 1 - part;
     tap.weight[1] = part;
+    // At the centre of a pixel both of TensorFlow's neighbours are that pixel: no slope.
     tap.slope = inner && at == on && part > 0 ? T(1) : T(0);
     return tap;
   }

@@ -61,7 +61,7 @@ struct AxisTable {
           }
         });
       }
-      cover.push_back(static_cast<A>(inside) * share);
+      cover.push_back(static_cast<A>(inside) / static_cast<A>(axis.samples > 0 ? axis.samples : 1));
       begin.push_back(taps());
     }
   }

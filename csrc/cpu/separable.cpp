@@ -113,7 +113,8 @@ bool start_with_fill(const Separable<A>& p, const SourceTable<A>& table, bool ex
   if (p.fill == 0 || !exists) return false;
   for (int y = 0; y < p.bins_h; ++y) {
     for (int x = 0; x < p.bins_w; ++x) {
-      const A value = p.fill * (1 - table.y.cover[y] * table.x.cover[x]);
+      const A outside = 1 - table.y.cover[y] * table.x.cover[x];
+      const A value = outside > 0 ? p.fill * outside : A(0);  // a NaN stays outside
       A* at = acc + (static_cast<int64_t>(y) * p.bins_w + x) * bin_stride;
       for (int c = 0; c < channels; ++c) at[c * channel_stride] = value;
     }

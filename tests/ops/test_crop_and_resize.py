@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.decorators import mark_unbacked
+from torch._dynamo.testing import CompileCounterWithBackend
 from torchvision.ops import roi_align
 
 from segroi.ops import CropAndResize, crop_and_resize
@@ -191,15 +193,22 @@ def test_opcheck(needs, coordinates):
 @built
 def test_compile_fullgraph():
     """One graph for any number of boxes, forward and backward."""
-    compiled = torch.compile(CropAndResize(8, pool=2), fullgraph=True, backend="aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
+    module = CropAndResize(8, pool=2)
+
+    @torch.compile(fullgraph=True, backend=counter)
+    def run(maps, rois):
+        return module(maps, rois[:, 1:], rois[:, 0].long())
+
     for k in (5, 0, 1, 300):
         maps, boxes, index = make(k=k, dtype=torch.float32)
         maps.requires_grad_()
-        torch._dynamo.mark_unbacked(boxes, 0)
-        torch._dynamo.mark_unbacked(index, 0)
-        crops = compiled(maps, boxes, index)
-        assert torch.equal(crops, crop_and_resize(maps, boxes, index, 8, pool=2))
+        rois = torch.cat([index[:, None].float(), boxes], 1)
+        mark_unbacked(rois, 0)
+        crops = run(maps, rois)
+        assert torch.equal(crops, module(maps, boxes, index))
         crops.sum().backward()
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -1,0 +1,174 @@
+// crop_and_resize on the CPU: one source per box for the separable engine.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "checks.h"
+#include "cpu/separable.h"
+
+namespace segroi {
+namespace {
+
+using at::Tensor;
+constexpr const char* kOp = "crop_and_resize";
+
+struct Options {
+  int64_t crop_h, crop_w, pool;
+  bool nearest, aligned, zero_invalid;
+  double fill;
+
+  Options(at::IntArrayRef crop_size, c10::string_view method, double fill,
+          c10::string_view coordinates, int64_t pool, c10::string_view on_invalid)
+      : crop_h(crop_size[0]),
+        crop_w(crop_size[1]),
+        pool(pool),
+        nearest(method == "nearest"),
+        aligned(coordinates == "aligned"),
+        zero_invalid(on_invalid == "zero"),
+        fill(fill) {
+    const int64_t limit = int64_t{1} << 20;
+    SEGROI_CHECK(kOp,
+                 pool >= 1 && crop_h >= 1 && crop_w >= 1 && crop_h < limit && crop_w < limit &&
+                     crop_h % pool == 0 && crop_w % pool == 0,
+                 "crop_size", "multiples of pool=" + std::to_string(pool) + " in [1, 2^20)",
+                 crop_size);
+  }
+};
+
+void check_tensors(const Tensor& features, const Tensor& boxes, const Tensor& index) {
+  SEGROI_CHECK(kOp, features.dim() == 4 && features.size(2) > 0 && features.size(3) > 0, "features",
+               "Tensor[N, C, H, W] with H, W > 0", describe(features));
+  const auto wide = features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  SEGROI_CHECK(kOp,
+               boxes.dim() == 2 && boxes.size(1) == 4 && boxes.scalar_type() == wide &&
+                   boxes.device() == features.device(),
+               "boxes", std::string(toString(wide)) + " Tensor[K, 4] beside features",
+               describe(boxes));
+  SEGROI_CHECK(kOp,
+               index.dim() == 1 && index.size(0) == boxes.size(0) &&
+                   at::isIntegralType(index.scalar_type(), false) &&
+                   index.device() == features.device(),
+               "box_index", "an integer Tensor[K] beside features", describe(index));
+}
+
+// Whether box k is good; throws where it is not and that is an error.
+template <typename A>
+bool valid(const A* box, int64_t image, int64_t images, int64_t k, bool zero_invalid) {
+  const bool finite = std::isfinite(box[0]) && std::isfinite(box[1]) && std::isfinite(box[2]) &&
+                      std::isfinite(box[3]);
+  const bool exists = image >= 0 && image < images;
+  if (finite && exists) return true;
+  TORCH_CHECK_VALUE(zero_invalid || finite, kOp, ": boxes must be finite, got [", box[0], ", ",
+                    box[1], ", ", box[2], ", ", box[3], "] at position ", k);
+  TORCH_CHECK_VALUE(zero_invalid, kOp, ": box_index must be in [0, ", images, "), got ", image,
+                    " at position ", k);
+  return false;
+}
+
+template <typename A>
+Separable<A> problem_of(const Tensor& features, const Tensor& boxes, const Tensor& index,
+                        const Options& o) {
+  Separable<A> problem{readable({features}),
+                       {},
+                       boxes.size(0),
+                       1,
+                       1,
+                       static_cast<int>(o.crop_h / o.pool),
+                       static_cast<int>(o.crop_w / o.pool),
+                       static_cast<A>(o.fill)};
+  problem.sources.resize(boxes.size(0));
+  const Tensor corners = boxes.contiguous(), images = index.to(at::kLong).contiguous();
+  const A* box = corners.const_data_ptr<A>();
+  const int64_t* image = images.const_data_ptr<int64_t>();
+  const int y = o.aligned ? 1 : 0, x = 1 - y, pool = static_cast<int>(o.pool);
+  for (int64_t k = 0; k < boxes.size(0); ++k, box += 4) {
+    if (!valid(box, image[k], features.size(0), k, o.zero_invalid)) continue;
+    Source<A>& source = problem.sources[k];
+    source.image = image[k];
+    source.y =
+        crop_axis<A>(box[y], box[y + 2], o.crop_h, pool, o.aligned, o.nearest, features.size(2));
+    source.x =
+        crop_axis<A>(box[x], box[x + 2], o.crop_w, pool, o.aligned, o.nearest, features.size(3));
+  }
+  return problem;
+}
+
+// Calls body with a value of the type that is accumulated in: double for double maps, else float.
+template <typename Body>
+void with_accumulator(const Tensor& features, Body body) {
+  features.scalar_type() == at::kDouble ? body(double{}) : body(float{});
+}
+
+void crop_and_resize_out(const Tensor& features, const Tensor& boxes, const Tensor& index,
+                         at::IntArrayRef crop_size, c10::string_view method, double fill,
+                         c10::string_view coordinates, int64_t pool, c10::string_view on_invalid,
+                         const Tensor& out) {
+  const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
+  check_tensors(features, boxes, index);
+  const std::array<int64_t, 4> size{boxes.size(0), features.size(1), o.crop_h / pool,
+                                    o.crop_w / pool};
+  SEGROI_CHECK(kOp,
+               out.sizes() == at::IntArrayRef(size) &&
+                   out.scalar_type() == features.scalar_type() && out.device() == features.device(),
+               "out", c10::str("Tensor", at::IntArrayRef(size), " like features"), describe(out));
+  with_accumulator(features, [&](auto zero) {
+    separable_forward(problem_of<decltype(zero)>(features, boxes, index, o), out.unsqueeze(1));
+  });
+}
+
+Tensor crop_and_resize(const Tensor& features, const Tensor& boxes, const Tensor& index,
+                       at::IntArrayRef crop_size, c10::string_view method, double fill,
+                       c10::string_view coordinates, int64_t pool, c10::string_view on_invalid) {
+  const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
+  check_tensors(features, boxes, index);
+  const Tensor out =
+      empty_output(features, boxes.size(0), 1, o.crop_h / pool, o.crop_w / pool, false);
+  crop_and_resize_out(features, boxes, index, crop_size, method, fill, coordinates, pool,
+                      on_invalid, out);
+  return out;
+}
+
+std::tuple<Tensor, Tensor> crop_and_resize_backward(
+    const Tensor& grad, const Tensor& features, const Tensor& boxes, const Tensor& index,
+    at::IntArrayRef crop_size, c10::string_view method, double fill, c10::string_view coordinates,
+    int64_t pool, c10::string_view on_invalid, std::array<bool, 2> needs) {
+  const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
+  check_tensors(features, boxes, index);
+  const std::array<int64_t, 4> size{boxes.size(0), features.size(1), o.crop_h / pool,
+                                    o.crop_w / pool};
+  SEGROI_CHECK(kOp,
+               grad.sizes() == at::IntArrayRef(size) &&
+                   grad.scalar_type() == features.scalar_type() &&
+                   grad.device() == features.device(),
+               "grad", c10::str("Tensor", at::IntArrayRef(size), " like features"), describe(grad));
+  Tensor to_features, to_boxes;
+  with_accumulator(features, [&](auto zero) {
+    const auto problem = problem_of<decltype(zero)>(features, boxes, index, o);
+    to_features = needs[0] ? separable_backward_maps(problem, grad.unsqueeze(1))[0]
+                           : at::zeros_like(features);
+    if (!needs[1]) {
+      to_boxes = at::zeros_like(boxes);
+      return;
+    }
+    // The engine gives y start, y end, x start, x end.
+    const std::vector<int64_t> order =
+        o.aligned ? std::vector<int64_t>{2, 0, 3, 1} : std::vector<int64_t>{0, 2, 1, 3};
+    to_boxes = separable_backward_boxes(problem, grad.unsqueeze(1))
+                   .index_select(1, at::tensor(order, at::kLong));
+  });
+  return {to_features, to_boxes};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(segroi, CPU, m) {
+  m.impl("crop_and_resize", &crop_and_resize);
+  m.impl("crop_and_resize_out", &crop_and_resize_out);
+  m.impl("crop_and_resize_backward", &crop_and_resize_backward);
+}
+
+}  // namespace segroi
