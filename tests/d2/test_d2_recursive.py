@@ -7,6 +7,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_roi_heads
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
 
 from segroi.d2 import load_config
 from segroi.d2.evaluation import MASK_SCORES
@@ -317,3 +319,55 @@ def test_number_of_heads_must_fit_the_schedule():
             box_heads=[*heads.box_head] * 2,
             box_predictors=heads.box_predictor,
         )
+
+
+@pytest.mark.parametrize("system", ["r3_cnn_deeper", "htc", "sbr_cnn"])
+def test_trains_and_predicts_in_bfloat16(system):
+    cfg = small(system)
+    if system == "sbr_cnn":
+        cfg.MODEL.ROI_BOX_HEAD.EXTRACTOR = cfg.MODEL.ROI_MASK_HEAD.EXTRACTOR = "GRoIE"
+    heads = build(cfg)
+    exact, _ = train(heads)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses, _ = train(heads)
+        sum(losses.values()).backward()
+        assert all(len(instances) for instances in predict(heads))
+    assert all(p.grad.isfinite().all() for p in heads.parameters())
+    for loop in range(3):
+        torch.testing.assert_close(
+            losses[f"loss_cls_loop{loop}"], exact[f"loss_cls_loop{loop}"], rtol=0.2, atol=0.05
+        )
+
+
+def _losses_and_gradients(heads, module, objects):
+    heads.zero_grad(set_to_none=True)
+    losses, _ = train(module, objects=objects)
+    sum(losses.values()).backward()
+    losses = {name: loss.detach() for name, loss in losses.items()}
+    return losses, {name: p.grad.clone() for name, p in heads.named_parameters()}
+
+
+def _train_in_process(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    heads = build(small("sbr_cnn"))
+    module = DistributedDataParallel(heads.train())
+    # Every process sees the same images; then one of them sees none with an object.
+    for step, objects in enumerate((2, 0 if rank else 2)):
+        result = _losses_and_gradients(heads, module, objects)
+        torch.save(result, f"{folder}/{step}_{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    multiprocessing.spawn(_train_in_process, (str(tmp_path),), nprocs=2)
+    heads = build(small("sbr_cnn"))
+    losses, gradients = _losses_and_gradients(heads, heads, 2)
+    for rank in range(2):
+        theirs = torch.load(tmp_path / f"0_{rank}.pt")
+        torch.testing.assert_close(theirs, (losses, gradients))
+    first, second = (torch.load(tmp_path / f"1_{rank}.pt") for rank in range(2))
+    assert first[0]["loss_mask_loop0"] > 0 and second[0]["loss_mask_loop0"] == 0
+    torch.testing.assert_close(first[1], second[1])
