@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
-
 from segroi.d2 import load_config
-from segroi.d2.iou_figures import draw_histograms, missing_anchor_fraction, read_loop_histogram
+from segroi.d2.iou_figures import (
+    draw_histograms,
+    missing_anchor_fraction,
+    read_loop_histogram,
+    training_records,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,8 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     if args.config_file:
         cfg = load_config(args.config_file, args.opts)
-        dataset = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
-        missing = missing_anchor_fraction(cfg, dataset)[None]
+        missing = missing_anchor_fraction(cfg, training_records(cfg))[None]
         what = "objects without an anchor, %"
         draw_histograms(missing, args.output / "anchors_iou.png", [what], what)
     return 0

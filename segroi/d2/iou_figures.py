@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
@@ -42,6 +43,11 @@ def read_loop_histogram(metrics: str | Path) -> Tensor:
     loops = 1 + max(int(key.split("/")[0].removeprefix("loop")) for key in latest)
     keys = [[f"loop{loop}/iou/{index:02d}" for index in range(20)] for loop in range(loops)]
     return torch.tensor([[latest[key] for key in row] for row in keys])
+
+
+def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
+    """All images of ``DATASETS.TRAIN``, in Detectron2's format."""
+    return [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
 
 
 def missing_anchor_fraction(cfg: CfgNode, dataset: Sequence[dict[str, Any]]) -> Tensor:

@@ -5,7 +5,12 @@ import pytest
 from detectron2.structures import BoxMode
 
 from segroi.d2 import load_config
-from segroi.d2.iou_figures import missing_anchor_fraction, read_loop_histogram
+from segroi.d2.data import register_coco_json
+from segroi.d2.iou_figures import (
+    missing_anchor_fraction,
+    read_loop_histogram,
+    training_records,
+)
 
 
 def write_metrics(path, loops=2):
@@ -45,18 +50,28 @@ def test_objects_of_the_anchors_shapes_are_found_and_thin_ones_are_not(root):
 
 def test_script_draws_both(root, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(root / "scripts"))
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     script = importlib.import_module("draw_iou_figures")
-    write_metrics(tmp_path / "metrics.json")
-    assert (
-        script.main(["--metrics", str(tmp_path / "metrics.json"), "--output", str(tmp_path)]) == 0
-    )
+    metrics, output = tmp_path / "metrics.json", ["--output", str(tmp_path)]
+    write_metrics(metrics)
+    assert script.main(["--metrics", str(metrics), *output]) == 0
     assert (tmp_path / "samples_iou.png").stat().st_size > 5000
-    with pytest.raises(SystemExit):
-        script.main([])
     record = {"height": 64, "width": 100}
     record["annotations"] = [{"bbox": [24.0, 24, 16, 16], "bbox_mode": BoxMode.XYWH_ABS}]
-    monkeypatch.setattr(script.DatasetCatalog, "get", lambda name: [record])
+    monkeypatch.setattr(script, "training_records", lambda cfg: [record])
     config = str(root / "configs/d2/r3_cnn_naive_R_50_FPN_1x.yaml")
     assert script.main(["--config-file", config, *output]) == 0
     assert (tmp_path / "anchors_iou.png").stat().st_size > 5000
+    with pytest.raises(SystemExit):
+        script.main([])
+
+
+def test_training_records_of_a_config(root, digits):
+    cfg = load_config("")
+    cfg.DATASETS.TRAIN = (register_coco_json(str(digits / "train.json"), str(digits / "images")),)
+    records = training_records(cfg)
+    assert len(records) == 4 and all(record["annotations"] for record in records)
+    assert 0 < missing_anchor_fraction(quick(root), records)[19] <= 1
+
+
+def quick(root):
+    return load_config(str(root / "configs/quick/r3_cnn_digits.yaml"))
