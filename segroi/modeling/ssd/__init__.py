@@ -1,1 +1,0 @@
-"""SSD on MobileNet-v1 and its instance segmentation branches (SSD-ISB)."""
