@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -15,12 +14,10 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.structures import BoxMode
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from segroi.modeling.recursion.statistics import missing_iou_fraction
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
 
 
 def read_loop_histogram(metrics: str | Path) -> Tensor:
@@ -96,7 +93,8 @@ def draw_histograms(histograms: Tensor, path: str | Path, labels: Sequence[str],
         what: label of the vertical axis.
     """
     rows, bins = histograms.shape
-    figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
     width = 1 / bins / (rows + 0.5)
     left = torch.arange(bins) / bins
     for row, label in enumerate(labels):
@@ -105,4 +103,3 @@ def draw_histograms(histograms: Tensor, path: str | Path, labels: Sequence[str],
     if rows > 1:
         axes.legend()
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)

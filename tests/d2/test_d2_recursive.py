@@ -303,6 +303,15 @@ def test_yacs_and_lazy_build_the_same_heads(system):
         assert repr(one) == repr(other)
 
 
+def test_boxes_alone():
+    cfg = small()
+    cfg.MODEL.MASK_ON = False
+    heads = build(cfg)
+    losses, _ = train(heads)
+    assert set(losses) == {f"{n}_loop{t}" for n in ("loss_cls", "loss_box_reg") for t in range(3)}
+    assert all(len(i) and not i.has("pred_masks") for i in predict(heads))
+
+
 def test_class_specific_regression_is_refused():
     cfg = small()
     cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = False
