@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segroi import _extension
+from segroi.ops._checks import dense, pair
 from segroi.ops.reference import encompass_crop as reference
 
 if _extension.is_built():
@@ -45,15 +46,17 @@ def encompassing_boxes(
         >>> encompassing_boxes(torch.tensor([[33.0, 0.0, 96.0, 40.0]]), (640, 640), 20)
         tensor([[1, 0, 3, 2]])
     """
+    dense("encompassing_boxes", "boxes", boxes)
     if boxes.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"encompassing_boxes: boxes must be float32 or float64, got {boxes.dtype}")
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"encompassing_boxes: boxes must be Tensor[K, 4], got shape {list(boxes.shape)}"
         )
-    grid = (grid_size, grid_size) if isinstance(grid_size, int) else tuple(grid_size)
+    grid = pair("encompassing_boxes", "grid_size", grid_size)
+    image = pair("encompassing_boxes", "image_size", image_size)
     op = torch.ops.segroi.encompassing_boxes if _built() else reference.encompassing_boxes
-    return op(boxes.detach(), list(image_size), list(grid), _zero("encompassing_boxes", on_invalid))
+    return op(boxes.detach(), image, grid, _zero("encompassing_boxes", on_invalid))
 
 
 def stack_rows(branch: Tensor, rows: Sequence[int], on_invalid: str = "raise") -> Tensor:
@@ -114,6 +117,7 @@ def encompass_crop(
         TypeError: ``cells``, ``batch_index`` or ``branch`` are not integers.
     """
     name = "encompass_crop"
+    shapes = [pair(name, "shapes", shape) for shape in shapes or ()]
     maps, grid = _maps(name, features, grid_size)
     cells, batch_index = _boxes(name, cells, batch_index, maps[0])
     zero = _zero(name, on_invalid)
@@ -229,7 +233,9 @@ def _integer(name: str, argument: str, t: Tensor) -> Tensor:
 
 
 def _maps(name: str, features: Maps, grid_size: Size | None) -> tuple[list[Tensor], Size]:
-    maps = [features] if isinstance(features, Tensor) else list(features)
+    maps = list(features) if isinstance(features, (list, tuple)) else [features]
+    for each in maps:
+        dense(name, "features", each)
     if not maps or any(m.dim() != 4 for m in maps):
         shapes = [list(m.shape) for m in maps]
         raise ValueError(f"{name}: features must be Tensor[N, C, H, W], got shapes {shapes}")

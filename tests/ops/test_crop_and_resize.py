@@ -211,6 +211,40 @@ def test_compile_fullgraph():
     assert counter.frame_count == 1
 
 
+@built
+def test_export_with_any_number_of_boxes():
+    class Crop(torch.nn.Module):
+        def forward(self, maps, rois):
+            return crop_and_resize(maps, rois[:, 1:], rois[:, 0].long(), 6, pool=2)
+
+    def inputs(k):
+        maps, boxes, index = make(k=k, dtype=torch.float32)
+        return maps, torch.cat([index[:, None].float(), boxes], 1)
+
+    program = torch.export.export(
+        Crop(), inputs(5), dynamic_shapes=(None, {0: torch.export.Dim("k", min=0)})
+    )
+    for k in (0, 1, 5, 200):
+        assert torch.equal(program.module()(*inputs(k)), Crop()(*inputs(k)))
+
+
+@built
+@pytest.mark.big
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_map_of_more_than_2_31_elements(channels_last):
+    """The crop's last channel and its pixels lie beyond 32-bit offsets; only they are touched."""
+    side, channels = 16384, 9
+    if channels_last:
+        maps = torch.zeros(1, side, side, channels, dtype=torch.half).permute(0, 3, 1, 2)
+    else:
+        maps = torch.zeros(1, channels, side, side, dtype=torch.half)
+    corner = torch.randn(1, channels, 8, 8).half()
+    maps[:, :, -8:, -8:] = corner
+    box = torch.tensor([[side - 8.0, side - 8.0, side, side]])
+    got = crop_and_resize(maps, box, torch.tensor([0]), 8, coordinates="aligned")
+    assert torch.equal(got, corner)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(
     "dtype, tolerance",

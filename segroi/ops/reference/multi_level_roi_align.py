@@ -116,7 +116,7 @@ def axis_matrix(
     at = at[inside].clamp(0, length - 1)
     low = at.detach().floor().long()
     high = (low + 1).clamp(max=length - 1)
-    part = at - low
+    part = torch.where(at > low, at - low, 0.0)  # no slope at the centre of a pixel
     pixels = torch.unique(torch.cat([low, high[part.detach() > 0]]))
     column = torch.zeros(length, dtype=torch.long, device=start.device)
     column[pixels] = torch.arange(len(pixels), device=start.device)

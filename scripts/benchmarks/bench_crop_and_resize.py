@@ -1,0 +1,187 @@
+"""Time crop_and_resize: plain crops, and the subnetwork's sample, pool and convolve (W4).
+
+Rows run interleaved in one process and are checked equal before anything is timed.
+
+    python scripts/benchmarks/bench_crop_and_resize.py [--threads 1 2] [--rois 128] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional as F
+
+from segroi.ops import crop_and_resize
+from segroi.utils.provenance import provenance
+
+Rows = dict[str, Callable[[], Tensor]]
+STRIDE, HEIGHT, WIDTH = 16, 50, 76  # C4 of an 800 x 1216 image
+
+
+def boxes_in_cells(k: int) -> Tensor:
+    """Boxes (x0, y0, x1, y1): sides of 16 to 600 px, log-uniform, clipped to the image."""
+    g = torch.Generator().manual_seed(0)
+    side = 16 * (600 / 16) ** torch.rand(k, 1, generator=g) / STRIDE
+    aspect = torch.exp((torch.rand(k, 1, generator=g) - 0.5) * 1.24)
+    half = torch.cat([side * aspect, side / aspect], 1) / 2
+    centre = torch.rand(k, 2, generator=g) * torch.tensor([WIDTH, HEIGHT])
+    limit = torch.tensor([WIDTH, HEIGHT]).float()
+    low = (centre - half).clamp(min=0)
+    return torch.cat([low, torch.minimum(centre + half, limit)], 1)
+
+
+def sampling_grid(boxes: Tensor, size: int) -> Tensor:
+    """The same samples for ``grid_sample`` (align_corners=False), ``Tensor[K, size, size, 2]``."""
+    at = (torch.arange(size) + 0.5) / size
+    x = boxes[:, :1] + at * (boxes[:, 2:3] - boxes[:, :1])
+    y = boxes[:, 1:2] + at * (boxes[:, 3:] - boxes[:, 1:2])
+    x, y = 2 * x / WIDTH - 1, 2 * y / HEIGHT - 1
+    shape = (len(boxes), size, size)
+    return torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], -1)
+
+
+def sample(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Crops by ``grid_sample``, what plain PyTorch offers."""
+    grid = sampling_grid(boxes, size)
+    maps = maps.expand(len(boxes), -1, -1, -1)
+    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+
+
+def subnetwork_rows(k: int, channels: int = 1024, out: int = 256) -> Rows:
+    """W4: crops of 14, 28 and 56 of each RoI, 1x1 convolutions, averages to 14, concatenated."""
+    torch.manual_seed(0)
+    maps, boxes = torch.randn(1, channels, HEIGHT, WIDTH), boxes_in_cells(k)
+    index = torch.zeros(k, dtype=torch.long)
+    weights = [torch.randn(out, channels, 1, 1) / channels**0.5 for _ in range(3)]
+    biases = [torch.randn(out) for _ in range(3)]
+    branches = list(zip((1, 2, 4), weights, biases, strict=True))
+
+    def fused(maps: Tensor, pool: int) -> Tensor:
+        return crop_and_resize(maps, boxes, index, 14 * pool, coordinates="aligned", pool=pool)
+
+    def joined(branch: Callable[[int, Tensor, Tensor], Tensor]) -> Callable[[], Tensor]:
+        return lambda: torch.cat([branch(*each) for each in branches], 1)
+
+    return {
+        "grid_sample, convolve, pool": joined(
+            lambda p, w, b: F.avg_pool2d(F.conv2d(sample(maps, boxes, 14 * p), w, b), p)
+        ),
+        "grid_sample, pool, convolve": joined(
+            lambda p, w, b: F.conv2d(F.avg_pool2d(sample(maps, boxes, 14 * p), p), w, b)
+        ),
+        "crop_and_resize with pool, convolve": joined(
+            lambda p, w, b: F.conv2d(fused(maps, p), w, b)
+        ),
+        "convolve the map, crop_and_resize with pool": joined(
+            lambda p, w, b: fused(F.conv2d(maps, w), p) + b[:, None, None]
+        ),
+    }
+
+
+def crop_rows(k: int, channels: int, size: int, pool: int, backward: bool) -> Rows:
+    """Plain crops of one map: ours in both layouts, torchvision's roi_align, grid_sample."""
+    torch.manual_seed(0)
+    maps, boxes = torch.randn(1, channels, HEIGHT, WIDTH), boxes_in_cells(k)
+    index = torch.zeros(k, dtype=torch.long)
+    rois = torch.cat([torch.zeros(k, 1), boxes], 1)
+    nhwc = maps.contiguous(memory_format=torch.channels_last)
+    seed = torch.randn(k, channels, size // pool, size // pool)
+
+    def ours(maps: Tensor) -> Tensor:
+        return crop_and_resize(maps, boxes, index, size, coordinates="aligned", pool=pool)
+
+    def torchvision_crop(maps: Tensor) -> Tensor:
+        return torchvision.ops.roi_align(maps, rois, size // pool, 1.0, pool, True)
+
+    def plain(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(sample(maps, boxes, size), pool)
+
+    def row(crop: Callable[[Tensor], Tensor], maps: Tensor) -> Callable[[], Tensor]:
+        if not backward:
+            return lambda: crop(maps)
+        leaf = maps.detach().requires_grad_()
+        crops = crop(leaf)
+        upstream = seed.contiguous(memory_format=_format(crops))
+        return lambda: torch.autograd.grad(crops, leaf, upstream, retain_graph=True)[0]
+
+    return {
+        "torchvision roi_align": row(torchvision_crop, maps),
+        "grid_sample": row(plain, maps),
+        "crop_and_resize": row(ours, maps),
+        "crop_and_resize, channels_last": row(ours, nhwc),
+    }
+
+
+def _format(t: Tensor) -> torch.memory_format:
+    nhwc = t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous()
+    return torch.channels_last if nhwc else torch.contiguous_format
+
+
+def check_equal(rows: Rows) -> float:
+    """Largest difference of any row to the first, relative to its largest value."""
+    results = [row() for row in rows.values()]
+    size = results[0].abs().max()
+    worst = max(float((r - results[0]).abs().max() / size) for r in results[1:])
+    if not worst < 1e-3:
+        raise SystemExit(f"rows differ by {worst:.2e}: nothing is timed")
+    return worst
+
+
+def measure(rows: Rows, repeat: int) -> dict[str, float]:
+    """Median milliseconds of each row, rows taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(repeat):
+        for name, row in rows.items():
+            start = time.perf_counter()
+            row()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def report(title: str, rows: Rows, repeat: int) -> dict[str, object]:
+    """Check, measure and print one table."""
+    error, load = check_equal(rows), os.getloadavg()[0]
+    milliseconds = measure(rows, repeat)
+    first = next(iter(milliseconds.values()))
+    print(f"{title} (load {load:.1f}, rows agree to {error:.0e})")
+    for name, value in milliseconds.items():
+        print(f"  {name:45} {value:9.2f} ms {first / value:7.2f}x")
+    return {"title": title, "load": load, "error": error, "milliseconds": milliseconds}
+
+
+def main() -> None:
+    """Run every table for every thread count."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rois", type=int, default=128)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    tables = []
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        where = f"{args.rois} RoIs, {threads} threads"
+        for size, pool in ((14, 1), (28, 2), (56, 4)):
+            for backward in (False, True):
+                rows = crop_rows(args.rois, 256, size, pool, backward)
+                way = "backward" if backward else "forward"
+                title = f"crop {size} pool {pool}, 256 channels, {way}, {where}"
+                tables.append(report(title, rows, args.repeat))
+        with torch.no_grad():
+            rows = subnetwork_rows(args.rois)
+            tables.append(report(f"W4 subnetwork, {where}", rows, max(1, args.repeat // 2)))
+    if args.json:
+        args.json.write_text(json.dumps({**provenance(), "tables": tables}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
