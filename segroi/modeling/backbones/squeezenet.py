@@ -10,7 +10,7 @@ from torchvision.models import squeezenet1_1
 from torchvision.models.squeezenet import Fire
 
 _POOLS = (2, 5, 8)  # places of the max pools in `features`; each halves the map
-_SKIP_8 = 5  # the pool behind fire3: 128 channels at stride 8
+_MAPS = {"pool1": 2, "pool3": 5, "fire9": 12}  # last layer of each map
 
 
 class SqueezeNet(nn.Module):
@@ -27,16 +27,16 @@ class SqueezeNet(nn.Module):
     Example:
         >>> maps = SqueezeNet(output_stride=8)(torch.zeros(1, 3, 65, 64))
         >>> {name: list(x.shape) for name, x in maps.items()}
-        {'pool3': [1, 128, 9, 8], 'fire9': [1, 512, 9, 8]}
+        {'pool1': [1, 64, 17, 16], 'pool3': [1, 128, 9, 8], 'fire9': [1, 512, 9, 8]}
     """
 
-    out_channels = {"pool3": 128, "fire9": 512}
+    out_channels = {"pool1": 64, "pool3": 128, "fire9": 512}
 
     def __init__(self, output_stride: int = 16, last_atrous_rate: int = 1) -> None:
         super().__init__()
         if output_stride not in (8, 16):
             raise ValueError(f"SqueezeNet: output_stride must be 8 or 16, got {output_stride}")
-        self.strides = {"pool3": 8, "fire9": output_stride}
+        self.strides = {"pool1": 4, "pool3": 8, "fire9": output_stride}
         self.features = squeezenet1_1(weights=None).features
         self.features[0].padding = (1, 1)
         for index in _POOLS:
@@ -49,9 +49,12 @@ class SqueezeNet(nn.Module):
         _dilate(self.features[-1], rate * last_atrous_rate)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps ``pool3`` (stride 8) and ``fire9`` of images ``Tensor[N, 3, H, W]``."""
-        skip = self.features[: _SKIP_8 + 1](images)
-        return {"pool3": skip, "fire9": self.features[_SKIP_8 + 1 :](skip)}
+        """Maps ``pool1`` (stride 4), ``pool3`` (8), ``fire9`` of images ``Tensor[N, 3, H, W]``."""
+        maps, x, start = {}, images, 0
+        for name, last in _MAPS.items():
+            x = maps[name] = self.features[start : last + 1](x)
+            start = last + 1
+        return maps
 
 
 def _dilate(fire: Fire, rate: int) -> None:

@@ -6,31 +6,52 @@ Legend: images N,3,H,W, logits N,C,H,W, labels N,H,W (int64).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segroi.modeling.backbones.mobilenet_v1 import MobileNetV1
+from segroi.modeling.backbones.squeezenet import SqueezeNet
 from segroi.modeling.heads.fcn_decoder import FCNDecoder
 
 IGNORE_LABEL = 255
+
+# Encoder, its last map, and the maps that a decoder may add, fine to coarse.
+ENCODERS: dict[str, tuple[type[nn.Module], str, tuple[str, ...]]] = {
+    "mobilenet_v1": (MobileNetV1, "conv13", ("conv5", "conv11")),
+    "squeezenet": (SqueezeNet, "fire9", ("pool1", "pool3")),
+}
 
 
 class LowCostSegmenter(nn.Module):
     """An encoder, an FCN decoder and bilinear upsampling to the size of the image.
 
     Args:
-        encoder: maps images to a dict of feature maps, with ``out_channels`` by map name.
+        encoder: maps images to a dict of feature maps; has ``out_channels`` and ``strides`` by
+            name of the map.
         num_classes: channels of the logits.
         output: name of the coarsest map.
         skips: names of the skips, fine to coarse; empty for no decoder.
+        frozen_statistics: keep batch norm statistics in training, too; scale and shift still learn.
+            Batches are too small to estimate them (one image of Cityscapes).
+
+    Raises:
+        ValueError: if a skip has not half the stride of the next coarser map.
     """
 
     def __init__(
-        self, encoder: nn.Module, num_classes: int, output: str, skips: Sequence[str] = ()
+        self,
+        encoder: nn.Module,
+        num_classes: int,
+        output: str,
+        skips: Sequence[str] = (),
+        frozen_statistics: bool = True,
     ) -> None:
         super().__init__()
+        check_skips(encoder.strides, [*skips, output])
         self.encoder, self.output, self.skips = encoder, output, tuple(skips)
+        self.frozen_statistics = frozen_statistics
         channels = encoder.out_channels
         self.decoder = FCNDecoder(channels[output], [channels[s] for s in skips], num_classes)
 
@@ -39,6 +60,63 @@ class LowCostSegmenter(nn.Module):
         maps = self.encoder(images)
         logits = self.decoder(maps[self.output], [maps[name] for name in self.skips])
         return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def train(self, mode: bool = True) -> LowCostSegmenter:
+        """Set the mode, but leave frozen batch norm statistics alone."""
+        super().train(mode)
+        if self.frozen_statistics:
+            freeze_statistics(self.encoder)
+        return self
+
+
+def build_low_cost_segmenter(
+    encoder: str = "mobilenet_v1",
+    steps: int = 0,
+    num_classes: int = 19,
+    frozen_statistics: bool = True,
+    **kwargs: Any,
+) -> LowCostSegmenter:
+    """A row of the thesis's Table 4.2, or any other combination.
+
+    Args:
+        encoder: name in ``ENCODERS``.
+        steps: decoder steps: 0, 1 (FCN-16 on MobileNet, FCN-8 on SqueezeNet) or 2 (FCN-8, FCN-4).
+        num_classes: 19 for Cityscapes, 2 for person crops.
+        frozen_statistics: see :class:`LowCostSegmenter`.
+        **kwargs: arguments of the encoder, for instance ``depth_multiplier=0.5``,
+            ``output_stride=8``, ``last_atrous_rate=3``.
+
+    Example:
+        >>> model = build_low_cost_segmenter(steps=2, depth_multiplier=0.5)
+        >>> model(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 19, 64, 96])
+    """
+    if encoder not in ENCODERS:
+        raise ValueError(
+            f"build_low_cost_segmenter: encoder must be among {sorted(ENCODERS)}, got {encoder!r}"
+        )
+    kind, output, skips = ENCODERS[encoder]
+    if not 0 <= steps <= len(skips):
+        raise ValueError(f"build_low_cost_segmenter: steps must be 0 to {len(skips)}, got {steps}")
+    chosen = skips[len(skips) - steps :]
+    return LowCostSegmenter(kind(**kwargs), num_classes, output, chosen, frozen_statistics)
+
+
+def check_skips(strides: dict[str, int], maps: Sequence[str]) -> None:
+    """Raise ValueError unless each map, fine to coarse, has half the stride of the next."""
+    chain = [strides[name] for name in maps]
+    if any(2 * fine != coarse for fine, coarse in zip(chain, chain[1:])):
+        raise ValueError(
+            f"the strides of the maps {list(maps)} must double from map to map, got {chain}: "
+            "a decoder needs the encoder at its full output stride"
+        )
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Put every batch norm of a module into eval mode; scale and shift still learn."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eval()
 
 
 def segmentation_loss(
