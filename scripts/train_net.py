@@ -18,22 +18,29 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, default_setup
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
+from torch import nn
 
 from segroi.d2 import load_config
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.evaluation import build_evaluator
 from segroi.d2.launch import invoke
+from segroi.d2.solver import build_optimizer
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's default trainer with COCO evaluation."""
+    """Detectron2's default trainer with segroi's evaluators and optimizers."""
 
     @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        """Evaluate boxes and masks as COCO does."""
+        """Evaluate boxes and masks as COCO does, semantic segmentation by its mean IoU."""
         return build_evaluator(cfg, dataset_name, output_folder)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer that ``SOLVER.OPTIMIZER`` names."""
+        return build_optimizer(cfg, model)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

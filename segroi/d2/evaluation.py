@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, SemSegEvaluator
 
 MASK_SCORES = "mask_scores"
 
@@ -51,6 +52,11 @@ class MaskScoreCOCOEvaluator(COCOEvaluator):
 def build_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluator of a COCO-format dataset; results go to ``OUTPUT_DIR/inference``."""
+    """The evaluator of a dataset, COCO's or that of classes of pixels.
+
+    Results go to ``OUTPUT_DIR/inference``.
+    """
     folder = output_folder or str(Path(cfg.OUTPUT_DIR) / "inference")
+    if MetadataCatalog.get(dataset_name).get("evaluator_type") in ("sem_seg", "cityscapes_sem_seg"):
+        return SemSegEvaluator(dataset_name, output_dir=folder)
     return MaskScoreCOCOEvaluator(dataset_name, output_dir=folder)
