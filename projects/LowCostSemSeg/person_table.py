@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
 from pathlib import Path
 
 import torch
+from record import record
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import normalize
@@ -30,7 +30,6 @@ from segroi.modeling.semantic.low_cost import (
     segmentation_loss,
 )
 from segroi.utils.person_crops import PersonCrops, coco_people, make_person_crops
-from segroi.utils.provenance import commit, device_name
 
 DECODERS = {
     "base": {},
@@ -39,7 +38,6 @@ DECODERS = {
     "stride8": {"output_stride": 8},
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-RESULTS = Path(__file__).with_name("results.json")
 
 
 def crops(args: argparse.Namespace, background: float) -> dict[str, PersonCrops]:
@@ -106,24 +104,6 @@ def run_cell(args: argparse.Namespace, decoder: str, background: float, rate: in
     return person_iou(model, data["val"], args)
 
 
-def record(values: dict[str, list[float | None]]) -> None:
-    """Write finished rows into results.json; `scripts/project_tables.py` shows them."""
-    results = json.loads(RESULTS.read_text())
-    table = next(t for t in results["tables"] if t["id"] == "people")
-    for row in table["rows"]:
-        if row["name"] in values:
-            row["ours"] = {
-                "values": values[row["name"]],
-                "commit": commit()[:10],
-                "device": device_name(),
-                "versions": f"torch {torch.__version__}",
-            }
-    text = json.dumps(results, indent=1)
-    # Lists of numbers stay on one line.
-    text = re.sub(r"\[[^\[\]{}]+\]", lambda m: re.sub(r"\s+", " ", m[0]), text)
-    RESULTS.write_text(text.replace("[ ", "[").replace(" ]", "]") + "\n")
-
-
 def main() -> None:
     """Run the chosen cells, one after the other."""
     args = _arguments()
@@ -149,7 +129,7 @@ def main() -> None:
                 text = json.dumps({"settings": settings, "person_iou": values}, indent=1)
                 Path(args.output, "table.json").write_text(text)
     if args.record:
-        record(values)
+        record("people", values)
 
 
 def _arguments() -> argparse.Namespace:
