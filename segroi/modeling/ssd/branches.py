@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segroi.modeling.heads.instance_segmentation_branch import (
     InstanceSegmentationBranch,
@@ -20,6 +19,7 @@ from segroi.modeling.ssd.families import BranchFamily, branch_family, within_bud
 from segroi.ops import crop_and_resize, encompass_crop, encompassing_boxes
 
 _POOL = 2  # resized crops are sampled at twice their size, then max-pooled
+_CHUNK_BYTES = 64 << 20
 
 
 @dataclass
@@ -91,53 +91,67 @@ class InstanceBranches(nn.Module):
         family, count = self.family, len(self.branches)
         branch = within_budget(family.assign(cells), image, count, family.budget)
         index = [(branch == b).nonzero()[:, 0] for b in range(count)]
-        crops = self._cut(maps, cells, image, index)
+        cut = self._cut(maps, cells, image, index)
         height, width = (s / n for s, n in zip(image_size, grid))
         regions = cells * boxes.new_tensor([width, height, width, height])
         masks = []
-        for b, module in enumerate(self.branches):
-            rows = index[b]
+        for b, (rows, shape) in enumerate(zip(index, family.shapes)):
             if len(rows) == 0 and not self.training:
                 continue
-            inputs = crops[b]
-            if self.condition_on_box:
-                inputs = [_with_coordinates(c, regions[rows], boxes[rows]) for c in inputs]
-            masks.append(BranchMasks(rows, module(inputs), regions[rows]))
+            # without gradients the resized crops of few boxes at a time need to be in memory
+            size = max(len(rows), 1) if self.training or b in cut else _chunk(maps, shape)
+            logits = []
+            for part in rows.split(size) or (rows,):
+                crops = cut[b] if b in cut else _resize(maps, cells[part], image[part], shape)
+                if self.condition_on_box:
+                    crops = [_with_coordinates(c, regions[part], boxes[part]) for c in crops]
+                logits.append(self.branches[b](crops))
+            masks.append(BranchMasks(rows, torch.cat(logits), regions[rows]))
         return masks
 
     def _cut(
         self, maps: list[Tensor], cells: Tensor, image: Tensor, index: list[Tensor]
-    ) -> list[list[Tensor]]:
-        """Crops of each branch from each map: exact shapes in one call, the others resized."""
-        family = self.family
-        crops: list[list[Tensor]] = [[] for _ in family.shapes]
-        exact = [b for b, cut in enumerate(family.exact) if cut]
-        if exact:
-            rows = [len(index[b]) for b in exact]
-            order = torch.cat([index[b] for b in exact])
-            target = torch.repeat_interleave(
-                torch.arange(len(exact), device=cells.device),
-                torch.tensor(rows, device=cells.device),
-                output_size=sum(rows),
-            )
-            shapes = [family.shapes[b] for b in exact]
-            stacks = encompass_crop(maps, cells[order], image[order], shapes, target, rows)
-            for b, stack in zip(exact, stacks):
-                crops[b] = stack
-        for b, (shape, rows_b) in enumerate(zip(family.shapes, index)):
-            if b not in exact:
-                crops[b] = [_resize(m, maps[0], cells[rows_b], image[rows_b], shape) for m in maps]
-        return crops
+    ) -> dict[int, list[Tensor]]:
+        """Crops of the branches whose boxes have their own shape, all cut out by one call."""
+        exact = [b for b, cut in enumerate(self.family.exact) if cut]
+        if not exact:
+            return {}
+        rows = [len(index[b]) for b in exact]
+        order = torch.cat([index[b] for b in exact])
+        stack = torch.arange(len(exact), device=cells.device)
+        stack = stack.repeat_interleave(torch.tensor(rows, device=cells.device))
+        shapes = [self.family.shapes[b] for b in exact]
+        crops = encompass_crop(maps, cells[order], image[order], shapes, stack, rows)
+        return dict(zip(exact, crops))
+
+
+def _chunk(maps: Sequence[Tensor], shape: tuple[int, int]) -> int:
+    """Boxes whose crops, sampled at twice their size, fit in `_CHUNK_BYTES`."""
+    pixels = [m.shape[1] * (m.shape[-1] // maps[0].shape[-1]) ** 2 for m in maps]
+    box = maps[0].element_size() * _POOL**2 * shape[0] * shape[1] * sum(pixels)
+    return max(1, _CHUNK_BYTES // box)
 
 
 def _resize(
-    features: Tensor, grid: Tensor, cells: Tensor, image: Tensor, shape: tuple[int, int]
-) -> Tensor:
-    """Crops of ``shape`` cells: sampled at twice the size, then max-pooled."""
-    factor = features.shape[-1] // grid.shape[-1]
-    boxes = (cells * factor).float()
-    size = [side * factor * _POOL for side in shape]
-    return F.max_pool2d(crop_and_resize(features, boxes, image, size, coordinates="aligned"), _POOL)
+    maps: Sequence[Tensor], cells: Tensor, image: Tensor, shape: tuple[int, int]
+) -> list[Tensor]:
+    """Crops of ``shape`` cells from each map: sampled at twice the size, then max-pooled."""
+    crops = []
+    for features in maps:
+        factor = features.shape[-1] // maps[0].shape[-1]
+        size = [side * factor * _POOL for side in shape]
+        boxes = (cells * factor).float()
+        crops.append(
+            _max_pool(crop_and_resize(features, boxes, image, size, coordinates="aligned"))
+        )
+    return crops
+
+
+def _max_pool(x: Tensor) -> Tensor:
+    """2 x 2 max pool without a gradient; many times faster than `F.max_pool2d` on channels last."""
+    even, odd = x[..., ::_POOL, :], x[..., 1::_POOL, :]
+    rows = torch.maximum(even, odd)
+    return torch.maximum(rows[..., ::_POOL], rows[..., 1::_POOL])
 
 
 def _with_coordinates(crop: Tensor, regions: Tensor, boxes: Tensor) -> Tensor:

@@ -291,3 +291,31 @@ def test_wrong_arguments():
         ssd_isb(image_size=(100, 96), depth_multiplier=0.25)
     with pytest.raises(ValueError, match="targets must be given"):
         ssd_isb(**SMALL)([torch.rand(3, 40, 40)])
+
+
+def test_resized_crops_are_those_of_a_max_pool():
+    from segroi.modeling.ssd.branches import _max_pool, _resize
+    from segroi.ops import crop_and_resize
+
+    x = torch.randn(3, 5, 6, 8)
+    assert torch.equal(_max_pool(x), F.max_pool2d(x, 2))
+    maps = [torch.randn(1, 4, 5, 5), torch.randn(1, 3, 10, 10)]
+    cells, image = torch.tensor([[1, 1, 4, 5]]), torch.zeros(1).long()
+    coarse, fine = _resize(maps, cells, image, (2, 3))
+    assert coarse.shape == (1, 4, 2, 3)
+    sampled = crop_and_resize(maps[1], cells.float() * 2, image, (8, 12), coordinates="aligned")
+    assert torch.equal(fine, F.max_pool2d(sampled, 2))
+
+
+def test_few_boxes_at_a_time_give_the_same_masks(monkeypatch):
+    from segroi.modeling.ssd import branches as module
+
+    torch.manual_seed(0)
+    model = InstanceBranches(6, (5, 4), "single_branch", [(3, 3)]).eval()
+    maps = [torch.randn(1, c, 4 * f, 4 * f) for c, f in ((6, 1), (5, 2), (4, 4))]
+    boxes = torch.rand(7, 4) * 60 + torch.tensor([0.0, 0.0, 64.0, 64.0])
+    image = torch.zeros(7).long()
+    (together,) = model(maps, boxes, image, (128, 128))
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
+    (apart,) = model(maps, boxes, image, (128, 128))
+    torch.testing.assert_close(together.logits, apart.logits)
