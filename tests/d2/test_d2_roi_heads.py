@@ -168,3 +168,20 @@ def test_images_without_objects_train_every_mask_parameter():
     sum(train(heads, objects=0, proposals=6).values()).backward()
     missing = [name for name, p in heads.named_parameters() if p.grad is None]
     assert not missing
+
+
+@pytest.mark.parametrize("extractor", ["SingleLevelRoIExtractor", "GRoIE", "MultiScaleSubnetwork"])
+def test_autocast(extractor):
+    cfg = small_yacs()
+    cfg.MODEL.ROI_BOX_HEAD.EXTRACTOR = cfg.MODEL.ROI_MASK_HEAD.EXTRACTOR = extractor
+    heads = build(cfg)
+    exact = train(heads)
+    images, features, found, truth = batch(objects=2, proposals=6)
+    half = {name: x.bfloat16() for name, x in features.items()}
+    torch.manual_seed(1)
+    with EventStorage(), torch.autocast("cpu", torch.bfloat16):
+        losses = heads(images, half, found, truth)[1]
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in heads.parameters())
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss.float(), exact[name], rtol=0.05, atol=0.02, msg=name)
