@@ -2,6 +2,7 @@
 
 segroi data make digits --output DIR    scenes of handwritten digits, COCO format
 segroi data person-crops --output DIR   crops of single persons, out of COCO or Cityscapes files
+segroi data shapes FILE                 shapes of the objects, and branches of SSD-ISB for them
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from segroi.cli._person_crops import add_person_crops
+from segroi.cli._shapes import add_shapes
 from segroi.utils.suggest import UsageError, unknown
 
 MAKERS = ("digits",)
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--seed", type=int, default=0, help="same seed, same data (%(default)s)")
     make.set_defaults(run=_make)
     add_person_crops(actions)
+    add_shapes(actions)
 
 
 def run(args: argparse.Namespace) -> int:
