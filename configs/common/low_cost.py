@@ -1,7 +1,7 @@
 """The thesis's recipe for semantic segmentation, and its rows in numbers."""
 
 num_classes = 19
-rmsprop = {"lr": 1e-5, "alpha": 0.9, "eps": 1e-10, "momentum": 0.0, "weight_decay": 0.0}
+rmsprop = {"lr": 1e-5, "decay": 0.9, "eps": 1e-10, "momentum": 0.0, "weight_decay": 0.0}
 cityscapes = {"max_iter": 300_000, "eval_period": 5_000, "batch_size": 1}
 person_crops = {"max_iter": 400_000, "eval_period": 5_000, "batch_size": 4}
 

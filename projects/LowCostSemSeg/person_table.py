@@ -53,7 +53,10 @@ def crops(args: argparse.Namespace, background: float) -> dict[str, PersonCrops]
 
 
 def train(model: LowCostSegmenter, data: PersonCrops, args: argparse.Namespace) -> None:
-    """A number of RMSProp steps; the rate falls to zero along a cosine."""
+    """A number of RMSProp steps; the rate falls to zero along a cosine.
+
+    PyTorch's RMSProp, because TensorFlow's spends the first hundred steps on its mean square.
+    """
     generator = torch.Generator().manual_seed(args.seed)
     loader = DataLoader(data, args.batch, shuffle=True, drop_last=True, generator=generator)
     optimizer = torch.optim.RMSprop(model.parameters(), args.lr, alpha=0.9, eps=1e-10)

@@ -22,8 +22,8 @@ def add_semantic_config(cfg: CfgNode) -> None:
     cfg.MODEL.LOW_COST.FROZEN_STATISTICS = True
     # "sum" over an image's pixels as in the thesis, or "mean".
     cfg.MODEL.SEM_SEG_HEAD.LOSS_REDUCTION = "sum"
-    # "SGD" is Detectron2's; "RMSprop" takes BASE_LR, MOMENTUM and WEIGHT_DECAY, too.
+    # "SGD" is Detectron2's; "TFRMSprop" takes BASE_LR, MOMENTUM and WEIGHT_DECAY, too.
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # Decay of RMSprop's mean square, and what is added to its root.
-    cfg.SOLVER.RMSPROP_ALPHA = 0.9
+    # Decay of RMSProp's mean square, and what is added to it.
+    cfg.SOLVER.RMSPROP_DECAY = 0.9
     cfg.SOLVER.RMSPROP_EPS = 1e-10

@@ -8,9 +8,11 @@ from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
+from segroi.utils.optim import TFRMSprop
+
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that ``SOLVER.OPTIMIZER`` names: Detectron2's "SGD", or "RMSprop".
+    """The optimizer that ``SOLVER.OPTIMIZER`` names: Detectron2's "SGD", or "TFRMSprop".
 
     Raises:
         ValueError: if the name is another.
@@ -18,15 +20,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     if solver.OPTIMIZER == "SGD":
         return build_sgd(cfg, model)
-    if solver.OPTIMIZER != "RMSprop":
-        raise ValueError(f"SOLVER.OPTIMIZER must be SGD or RMSprop, got {solver.OPTIMIZER!r}")
+    if solver.OPTIMIZER != "TFRMSprop":
+        raise ValueError(f"SOLVER.OPTIMIZER must be SGD or TFRMSprop, got {solver.OPTIMIZER!r}")
     params = get_default_optimizer_params(
         model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM
     )
-    return torch.optim.RMSprop(
+    return TFRMSprop(
         params,
         lr=solver.BASE_LR,
-        alpha=solver.RMSPROP_ALPHA,
+        decay=solver.RMSPROP_DECAY,
         eps=solver.RMSPROP_EPS,
         momentum=solver.MOMENTUM,
         weight_decay=solver.WEIGHT_DECAY,

@@ -10,14 +10,15 @@ from detectron2.data import (
 )
 from detectron2.data import transforms as T
 from detectron2.evaluation import SemSegEvaluator
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import SemanticSegmentor
 from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import ConstantParamScheduler
 from omegaconf import OmegaConf
-from torch.optim import RMSprop
 
 from segroi.d2.semantic import FCNDecoderHead, MobileNetV1Backbone
+from segroi.utils.optim import TFRMSprop
 
 from ...common.low_cost import cityscapes, mobilenet, num_classes, rmsprop
 
@@ -33,8 +34,6 @@ CHANNELS_STRIDES = {
 
 def maps(*names, stride=None):
     """Shapes of a decoder's maps; ``stride`` overrides that of the last one (atrous encoders)."""
-    from detectron2.layers import ShapeSpec
-
     shapes = {n: CHANNELS_STRIDES[n] for n in names}
     return {
         n: L(ShapeSpec)(channels=c, stride=stride if stride and n == names[-1] else s)
@@ -69,7 +68,7 @@ dataloader.test = L(build_detection_test_loader)(
 )
 dataloader.evaluator = L(SemSegEvaluator)(dataset_name="${..test.dataset.names}")
 
-optimizer = L(RMSprop)(params=L(get_default_optimizer_params)(), **rmsprop)
+optimizer = L(TFRMSprop)(params=L(get_default_optimizer_params)(), **rmsprop)
 lr_multiplier = L(WarmupParamScheduler)(
     scheduler=L(ConstantParamScheduler)(value=1.0), warmup_length=0.0, warmup_factor=1.0
 )
