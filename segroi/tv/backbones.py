@@ -29,7 +29,8 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0), channels)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
+NORMS: dict[str, Callable[[int], nn.Module] | None] = {
+    "none": None,
     "frozen": FrozenBatchNorm2d,
     "batch": nn.BatchNorm2d,
     "group": _group_norm,
@@ -37,7 +38,11 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def build_backbone(
-    name: str, channels: int = 256, norm: str = "batch", frozen_stages: int = 0
+    name: str,
+    channels: int = 256,
+    norm: str = "batch",
+    frozen_stages: int = 0,
+    pyramid_norm: str = "none",
 ) -> BackboneWithFPN:
     """A feature pyramid on a torchvision network, without weights.
 
@@ -47,19 +52,25 @@ def build_backbone(
         norm: "frozen" (batch norm with fixed statistics, for pretrained weights), "batch", "group".
         frozen_stages: how many stages are not trained, from the image on: 1 freezes everything up
             to stride 4, 2 up to stride 8, ...
+        pyramid_norm: normalisation of the pyramid's own convolutions: "none", "batch", "group".
 
     Returns:
         A module that maps images to the levels "0".."3" (strides 4 to 32) and "pool" (64).
     """
     if name not in BACKBONES:
         raise UsageError(unknown("backbone", name, BACKBONES))
-    if norm not in NORMS:
-        raise UsageError(unknown("norm", norm, NORMS))
-    network = get_model(name, weights=None, norm_layer=NORMS[norm])
+    network = get_model(name, weights=None, norm_layer=norm_layer(norm))
     body, ends, widths = _stages(network)
     _freeze(body, ends, frozen_stages)
     returned = {end: str(level) for level, end in enumerate(ends)}
-    return BackboneWithFPN(body, returned, widths, channels)
+    return BackboneWithFPN(body, returned, widths, channels, norm_layer=norm_layer(pyramid_norm))
+
+
+def norm_layer(name: str) -> Callable[[int], nn.Module] | None:
+    """What builds a normalisation of so many channels, by its name in ``NORMS``."""
+    if name not in NORMS:
+        raise UsageError(unknown("norm", name, NORMS))
+    return NORMS[name]
 
 
 def load_backbone_weights(backbone: BackboneWithFPN, path: str | Path) -> None:

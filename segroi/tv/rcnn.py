@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from segroi.modeling.roi_extractors import build_roi_extractor
-from segroi.tv.backbones import STRIDES, build_backbone
+from segroi.tv.backbones import STRIDES, build_backbone, norm_layer
 
 LEVELS = ("0", "1", "2", "3")
 
@@ -95,6 +99,7 @@ def rcnn(
     rois_per_image: int = 512,
     hidden: int = 1024,
     mask_convs: int = 4,
+    head_norm: str = "none",
     class_agnostic: bool = False,
     detections: int = 100,
     score_threshold: float = 0.05,
@@ -117,6 +122,8 @@ def rcnn(
         rois_per_image: RoIs sampled an image in training, a quarter of them positive.
         hidden: width of the box head.
         mask_convs: number of 3x3 convolutions of the mask head.
+        head_norm: normalisation of pyramid and heads, "none" or, to train from scratch, "group";
+            with it two convolutions come before the box head's one fully connected layer.
         class_agnostic: one box regression and one mask for all classes, for little data.
         detections: detections kept an image.
         score_threshold: detections below are dropped.
@@ -137,14 +144,16 @@ def rcnn(
         "box_batch_size_per_image": rois_per_image,
         "box_detections_per_img": detections,
         "box_score_thresh": score_threshold,
-        "box_head": TwoMLPHead(channels * 7 * 7, hidden),
+        "box_head": _box_head(channels, hidden, head_norm),
         "box_predictor": box_predictor(hidden, num_classes + 1),
     }
-    trunk = build_backbone(backbone, channels, norm, frozen_stages)
+    trunk = build_backbone(backbone, channels, norm, frozen_stages, head_norm)
     if not masks:
         model = FasterRCNN(trunk, **arguments)
     else:
-        arguments["mask_head"] = MaskRCNNHeads(channels, (channels,) * mask_convs, 1)
+        arguments["mask_head"] = MaskRCNNHeads(
+            channels, (channels,) * mask_convs, 1, norm_layer(head_norm)
+        )
         mask_predictor = AgnosticMaskPredictor if class_agnostic else MaskRCNNPredictor
         arguments["mask_predictor"] = mask_predictor(channels, channels, num_classes + 1)
         model = MaskRCNN(trunk, **arguments)
@@ -152,6 +161,12 @@ def rcnn(
         model.roi_heads.mask_roi_pool = _pool(extractor, extractor_args, 14, channels)
     model.roi_heads.box_roi_pool = _pool(extractor, extractor_args, 7, channels)
     return model
+
+
+def _box_head(channels: int, hidden: int, norm: str) -> nn.Module:
+    if norm == "none":
+        return TwoMLPHead(channels * 7 * 7, hidden)
+    return FastRCNNConvFCHead((channels, 7, 7), [channels] * 2, [hidden], norm_layer(norm))
 
 
 def _pool(

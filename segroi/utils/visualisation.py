@@ -141,7 +141,8 @@ def _label(
     x = min(max(corner[0], 0), max(size[0] - width, 0))
     y = corner[1] - height if corner[1] >= height else corner[1]
     pen.rectangle((x, y, x + width, y + height), fill=tint)
-    pen.text((x + 2, y + 1), text, fill="black", font=font)
+    bright = 0.3 * tint[0] + 0.6 * tint[1] + 0.1 * tint[2] > 110
+    pen.text((x + 2, y + 1), text, fill="black" if bright else "white", font=font)
 
 
 def _smooth(values: np.ndarray, share: float = 0.04) -> np.ndarray:
