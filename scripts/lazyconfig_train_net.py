@@ -30,6 +30,7 @@ from torch import nn
 
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.launch import invoke
+from segroi.d2.predict import save_categories
 
 
 def do_test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> dict[str, Any]:
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
+    if comm.is_main_process():
+        save_categories(cfg.train.output_dir, instantiate(cfg.dataloader.train.dataset.names))
     model = create_ddp_model(model, **cfg.train.ddp)
     trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)

@@ -24,6 +24,7 @@ from segroi.d2 import load_config
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.evaluation import build_evaluator
 from segroi.d2.launch import invoke
+from segroi.d2.predict import save_categories
 from segroi.d2.solver import build_optimizer
 
 
@@ -60,6 +61,8 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
     cfg = setup(args)
     if not args.eval_only:
         trainer = Trainer(cfg)
+        if comm.is_main_process():
+            save_categories(cfg.OUTPUT_DIR, cfg.DATASETS.TRAIN[0])
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = Trainer.build_model(cfg)

@@ -6,8 +6,14 @@ segroi predict IMAGE_OR_DIR --weights runs/mine/model_final.pth --output DIR
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from segroi.utils.suggest import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+D2_CATEGORIES = "categories.json"  # Detectron2's launchers leave it beside the weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +31,31 @@ def run(args: argparse.Namespace) -> int:
     """Predict and tell where the pictures are."""
     if not 0 <= args.threshold <= 1:
         raise UsageError(f"--threshold must be in 0..1, got {args.threshold}")
-    from segroi.tv.checkpoint import load_model
-    from segroi.tv.engine import pick_device
     from segroi.tv.predict import PREDICTIONS, predict_files
-    from segroi.tv.run import weights_of
     from segroi.utils.images import list_images
 
     files = list_images(args.source)
-    overrides = {} if args.size is None else {"size": args.size}
-    model, info = load_model(weights_of(args.weights), **overrides)
-    model.to(pick_device(args.device))
-    entries = predict_files(model, info["categories"], files, args.output, args.threshold)
+    model, categories = _load(args)
+    entries = predict_files(model, categories, files, args.output, args.threshold)
     count = sum(len(entry["instances"]) for entry in entries)
     print(f"{count} objects in {len(files)} images: {args.output} ({PREDICTIONS})")
     return 0
+
+
+def _load(args: argparse.Namespace) -> tuple[nn.Module, list[dict]]:
+    """The model of either host, and its categories."""
+    from segroi.tv.checkpoint import load_model
+    from segroi.tv.engine import pick_device
+    from segroi.tv.run import weights_of
+
+    weights, device = weights_of(args.weights), pick_device(args.device)
+    if not (weights.parent / D2_CATEGORIES).exists():
+        overrides = {} if args.size is None else {"size": args.size}
+        model, info = load_model(weights, **overrides)
+        return model.to(device), info["categories"]
+    if args.size is not None:
+        raise UsageError("--size is for weights of torchvision: a run of Detectron2 has its own")
+    from segroi.d2.predict import load_run
+
+    model, names = load_run(weights, device)
+    return model, [{"name": name} for name in names]

@@ -9,7 +9,9 @@ import sys
 import pytest
 import torch
 
+from segroi.cli.main import main as segroi_command
 from segroi.d2.launch import argument_parser
+from segroi.d2.predict import load_run
 
 CONFIGS = {
     "train_net": "configs/quick/mask_rcnn_groie_digits.yaml",
@@ -73,6 +75,20 @@ def test_train_evaluate_resume(launcher, root, digits, tmp_path):
     with pytest.raises(SystemExit) as unexpected:  # two iterations do not make AP 100
         _run(launcher, root, digits, ["--eval-only"], options)
     assert unexpected.value.code == 1
+
+    detector, categories = load_run(final)
+    assert categories == [str(digit) for digit in range(10)]
+    image = torch.rand(3, 64, 80)
+    with torch.no_grad():
+        (output,) = detector([image])
+    assert output["masks"].shape == (len(output["boxes"]), 1, 64, 80)
+    assert len(output["boxes"]) and output["boxes"].max() <= 80 and output["labels"].min() >= 1
+
+    picture, seen = str(next((digits / "images").glob("val*"))), tmp_path / "seen"
+    words = [picture, "--weights", str(tmp_path), "--output", str(seen), "--threshold", "0"]
+    assert segroi_command(["predict", *words]) == 0
+    (entry,) = json.loads((seen / "predictions.json").read_text())
+    assert (entry["height"], entry["width"]) == (96, 96) and entry["instances"]
 
     options = _options(launcher, tmp_path, 3, [["bbox", "AP", 0.0, 50.0]])
     results = _run(launcher, root, digits, ["--resume"], options)
