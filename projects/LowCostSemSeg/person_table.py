@@ -4,9 +4,9 @@
     python projects/LowCostSemSeg/person_table.py --train-json train.json --val-json val.json \
         --images photographs --weights mobilenet_v1.pth --output output/person_table
 
-Each cell is one training of a MobileNet with RMSProp; the values go to OUTPUT/table.json as they
-come, and with --record into results.json. `--decoders base fcn8 --backgrounds 0 0.1 --rates 1` runs
-a part of the table, `--steps` says how long.
+Each cell is one training of a MobileNet with RMSProp. The values go to OUTPUT/table.json as they
+come, with pictures beside it, and with --record into results.json. `--decoders base fcn8
+--backgrounds 0 0.1 --rates 1` runs a part of the table, `--steps` says how long.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from record import record
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import normalize
+from torchvision.utils import draw_segmentation_masks, save_image
 
 from segroi.modeling.backbones.mobilenet_v1 import load_imagenet
 from segroi.modeling.semantic.iou import ClassIoU
@@ -85,6 +86,22 @@ def person_iou(model: LowCostSegmenter, data: PersonCrops, args: argparse.Namesp
     return 100 * counts.compute()[1].item()
 
 
+@torch.no_grad()
+def draw(model: LowCostSegmenter, data: PersonCrops, args: argparse.Namespace, file: Path) -> None:
+    """Write eight crops with the label (above) and the prediction (below)."""
+    model.eval()
+    picks = [data[i] for i in range(0, len(data), max(1, len(data) // 8))][:8]
+    images = torch.stack([image for image, _ in picks])
+    labels = torch.stack([label for _, label in picks]) == 1
+    found = predict(model, images, args).argmax(1).cpu() == 1
+    rows = []
+    for masks in (labels, found):
+        shown = [draw_segmentation_masks(i, m, 0.6, "orange") for i, m in zip(images, masks)]
+        rows.append(torch.cat(shown, dim=2))
+    file.parent.mkdir(exist_ok=True)
+    save_image(torch.cat(rows, dim=1), file)
+
+
 def predict(model: LowCostSegmenter, images: Tensor, args: argparse.Namespace) -> Tensor:
     """Logits of images in [0, 1]."""
     return model(normalize(images.to(args.device), MEAN, STD))
@@ -104,6 +121,8 @@ def run_cell(args: argparse.Namespace, decoder: str, background: float, rate: in
     model.to(args.device)
     data = crops(args, background)
     train(model, data["train"], args)
+    name = f"{decoder}_{round(100 * background)}_{rate}.png"
+    draw(model, data["val"], args, Path(args.output, "pictures", name))
     return person_iou(model, data["val"], args)
 
 
