@@ -23,10 +23,10 @@ class MultiScaleSubnetwork(RoIExtractor):
     Branch i crops to `crop_sizes[i]`, then 1x1 convolution, norm and ReLU, then average pooling.
     With several feature maps the RoI's size selects one, and all levels share the weights.
 
-    Without a nonlinearity between (relu=False, and no norm or one with fixed statistics) the 1x1
-    convolution commutes with sampling and averaging. Then the crop is averaged while it is sampled,
-    and the convolution runs on the maps or on the averaged crops, whichever are smaller. Outside
-    the image a sample is 0 before the convolution, so the bias is added after the sampling.
+    A 1x1 convolution commutes with sampling, so it runs on the maps or on the crops, whichever have
+    fewer pixels; outside the image a sample is 0 before the convolution, so the bias is added after
+    the sampling. Without a nonlinearity between (relu=False, and no norm or one with fixed
+    statistics) it commutes with averaging, too: then crops are averaged while they are sampled.
 
     Args:
         output_size: height and width of the result, cells.
@@ -98,30 +98,33 @@ class MultiScaleSubnetwork(RoIExtractor):
         if not len(rois):  # without samples, batch statistics would be spoilt
             empty = features[0].new_zeros(0, self.out_channels, *self.output_size)
             return touch_parameters(empty + sum(f[:0].sum() for f in features), self)
-        branch = self._linear_branch if self.is_linear else self._ordinary_branch
         branches = zip(self.branches, self.factors, strict=True)
-        pooled = [branch(module, features, rois, factor) for module, factor in branches]
+        pooled = [self._branch(block, features, rois, factor) for block, factor in branches]
         return self.fuse(torch.cat(pooled, dim=1))
 
     @property
     def is_linear(self) -> bool:
         """Whether every branch is, at this moment, an affine map of each pixel."""
-        return not self.relu and all(_is_affine(branch) for branch in self.branches)
+        return not self.relu and all(_is_affine(block) for block in self.branches)
 
-    def _ordinary_branch(
-        self, module: nn.Module, features: Sequence[Tensor], rois: Tensor, factor: int
+    def _branch(
+        self, block: ConvBlock, features: Sequence[Tensor], rois: Tensor, factor: int
     ) -> Tensor:
-        return F.avg_pool2d(module(self._crop(features, rois, factor)), factor)
-
-    def _linear_branch(
-        self, module: ConvBlock, features: Sequence[Tensor], rois: Tensor, factor: int
-    ) -> Tensor:
-        weight, bias = _fold(module)
+        linear = self.is_linear
+        pool = factor if linear else 1
+        weight, bias = _fold(block) if linear else (block.conv.weight, block.conv.bias)
         pixels = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in features)
-        if pixels > len(rois) * self.output_size[0] * self.output_size[1]:
-            return F.conv2d(self._crop(features, rois, factor, pool=factor), weight, bias)
-        crops = self._crop([F.conv2d(f, weight) for f in features], rois, factor, pool=factor)
-        return crops + bias.to(crops.dtype)[:, None, None]
+        cells = len(rois) * self.output_size[0] * self.output_size[1] * (factor // pool) ** 2
+        if pixels > cells:
+            x = F.conv2d(self._crop(features, rois, factor, pool), weight, bias)
+        else:
+            x = self._crop([F.conv2d(f, weight) for f in features], rois, factor, pool)
+            x = x if bias is None else x + bias.to(x.dtype)[:, None, None]
+        if linear:
+            return x
+        for layer in list(block.children())[1:]:
+            x = layer(x)
+        return F.avg_pool2d(x, factor)
 
     def _crop(self, features: Sequence[Tensor], rois: Tensor, factor: int, pool: int = 1) -> Tensor:
         """Sample crops of `factor` times the output size, averaged over `pool` x `pool` samples."""
@@ -156,7 +159,7 @@ def _normalise_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
 def _is_affine(branch: ConvBlock) -> bool:
     norm = getattr(branch, "norm", None)
     if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-        return not norm.training and norm.running_mean is not None
+        return not norm.training and norm.running_mean is not None and norm.affine
     return norm is None or isinstance(norm, FrozenBatchNorm2d)
 
 

@@ -66,11 +66,29 @@ def test_aligned_crop_and_average_is_roi_align_with_more_samples(factor, samplin
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", ["BN", None, lambda c: nn.GroupNorm(5, c)])
 @pytest.mark.parametrize("coordinates", ["aligned", "tf"])
-def test_nonlinear_branches_run_in_the_order_of_the_paper(coordinates, training):
-    module = subnetwork(coordinates=coordinates).train(training)
+@pytest.mark.parametrize("repeat", [1, 20], ids=["convolution on crops", "on the map"])
+def test_nonlinear_branches_give_what_the_order_of_the_paper_gives(
+    repeat, coordinates, norm, training
+):
+    module = subnetwork(coordinates=coordinates, norm=norm).train(training)
     assert not module.is_linear
-    torch.testing.assert_close(module(features(), ROIS), ordinary(module, features(), ROIS))
+    maps, rois = features(requires_grad=True), ROIS.repeat(repeat, 1)
+    out, expected = module(maps, rois), ordinary(module, maps, rois)
+    torch.testing.assert_close(out, expected)
+    inputs = [*maps, *module.parameters()]
+    gradients = [torch.autograd.grad(y.square().sum(), inputs) for y in (out, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_statistics_of_the_batch_are_those_of_the_samples():
+    module, other = subnetwork().train(), subnetwork().train()
+    maps, rois = features(), ROIS.repeat(20, 1)
+    module(maps, rois)
+    ordinary(other, maps, rois)
+    for one, two in zip(module.buffers(), other.buffers()):
+        torch.testing.assert_close(one, two)
 
 
 @pytest.mark.parametrize("levels", [1, 2])
@@ -84,8 +102,17 @@ def test_linear_rewrites_are_exact(repeat, coordinates, norm, levels):
     torch.testing.assert_close(module(maps, rois), ordinary(module, maps, rois))
 
 
-def test_convolution_runs_on_the_smaller_side():
-    module = subnetwork(relu=False, norm=None)
+@pytest.mark.parametrize(
+    ("relu", "repeat", "expected"),
+    [
+        (False, 1, [6, 6, 6]),  # 80 averaged cells per branch, 640 pixels
+        (False, 20, [5, 5, 5]),
+        (True, 1, [6, 6, 5]),  # 80, 320 and 1280 cells
+        (True, 20, [5, 5, 5]),
+    ],
+)
+def test_convolution_runs_on_the_smaller_side(relu, repeat, expected):
+    module = subnetwork(relu=relu, norm=None)
     sampled = []
     crop = module._crop
 
@@ -94,11 +121,8 @@ def test_convolution_runs_on_the_smaller_side():
         return crop(maps, *args, **kwargs)
 
     module._crop = spy
-    module(features(), ROIS)
-    assert sampled == [6, 6, 6]
-    sampled.clear()
-    module(features(), ROIS.repeat(20, 1))
-    assert sampled == [5, 5, 5]
+    module(features(), ROIS.repeat(repeat, 1))
+    assert sampled == expected
 
 
 @pytest.mark.parametrize(
@@ -116,9 +140,10 @@ def test_convolution_runs_on_the_smaller_side():
             False,
             False,
         ),
+        ({"relu": False, "norm": lambda c: nn.BatchNorm2d(c, affine=False)}, False, False),
     ],
 )
-def test_rewrite_is_refused_where_it_is_not_exact(kwargs, training, linear):
+def test_averaging_first_is_refused_where_it_is_not_exact(kwargs, training, linear):
     module = subnetwork(**kwargs).train(training)
     assert module.is_linear is linear
     torch.testing.assert_close(module(features(), ROIS), ordinary(module, features(), ROIS))
