@@ -39,7 +39,8 @@ template <typename A>
 int64_t scratch_elements(const SourceTable<A>& table, const RowPlan<A>& plan, int channels) {
   const int64_t columns = std::max<int64_t>(table.x.pixels.size(), plan.vectors * Lanes<A>::count);
   const int64_t rows = std::max(table.y.bins, 2);
-  return columns * rows * std::max(channels, kPlanes) + 64 * Lanes<A>::count;
+  const int64_t lanes = (channels + Lanes<A>::count - 1) / Lanes<A>::count * Lanes<A>::count;
+  return columns * rows * std::max<int64_t>(lanes, kPlanes) + 64 * Lanes<A>::count;
 }
 
 #define SEGROI_DECLARE_KERNELS(isa)           \

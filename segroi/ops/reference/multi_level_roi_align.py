@@ -7,6 +7,7 @@ Shape legend: N images, C channels, H x W cells of a map, L levels, K RoIs, h x 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -147,7 +148,7 @@ def box_levels(
 
 def finest_level(spatial_scales: Sequence[float]) -> int:
     """The level number of the finest map: log2 of its stride, rounded."""
-    return round(torch.log2(torch.tensor(1.0 / spatial_scales[0], dtype=torch.double)).item())
+    return round(-math.log2(spatial_scales[0]))
 
 
 def invalid_rois(rois: Tensor, levels: Tensor | None, num_images: int, num_levels: int) -> Tensor:
