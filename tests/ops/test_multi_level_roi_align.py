@@ -141,16 +141,19 @@ def test_opcheck():
 def test_compiles_into_one_graph():
     counter = CompileCounterWithBackend("aot_eager")
 
-    @torch.compile(fullgraph=True, backend=counter, dynamic=True)
+    @torch.compile(fullgraph=True, backend=counter)
     def pool(maps, rois):
         return multi_level_roi_align(maps, rois, 7, SCALES, 2, reduce="sum") * 2
 
     maps, _ = small(1, 4, torch.float32)
+    maps = [m.requires_grad_() for m in maps]
     for count in (3, 0, 1, 2, 50, 2000):
         rois = random_rois(count, IMAGE, 2, (4, 150))
         mark_unbacked(rois, 0)
+        got = pool(maps, rois)
         want = multi_level_roi_align(maps, rois, 7, SCALES, 2, reduce="sum") * 2
-        torch.testing.assert_close(pool(maps, rois), want)
+        torch.testing.assert_close(got, want)
+        got.sum().backward()
     assert counter.frame_count == 1
 
 
