@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segroi.utils.suggest import UsageError
 
-_KEPT = ("images", "matching")
+_KEPT = ("category", "images", "matching")
 
 
 def add_shapes(actions: argparse._SubParsersAction) -> None:
@@ -22,14 +22,13 @@ def add_shapes(actions: argparse._SubParsersAction) -> None:
         "--memory", type=float, default=2.0, help="GiB for the crops of full branches (%(default)s)"
     )
     shapes.add_argument("--plot", metavar="PNG", help="draw shapes and suggested branches")
-    shapes.add_argument(
-        "--subset", metavar="FILE", help="write the images with shapes of Table 5.1"
-    )
+    shapes.add_argument("--subset", metavar="FILE", help="write a part of the data set")
     shapes.add_argument(
         "--keep",
         choices=_KEPT,
-        default="images",
-        help="of --subset: all annotations of its images, or the matching ones (%(default)s)",
+        default="category",
+        help="of --subset: all images that show the category; the images with a shape of the "
+        "thesis's Table 5.1; or these with their matching annotations only (%(default)s)",
     )
     shapes.set_defaults(run=run)
 
@@ -66,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         print(f"plot    {draw_shapes(args.plot, counts, shapes)}")
     if args.subset:
-        subset = shape_subset(coco, args.category, FREQUENT, args.keep == "matching", args.grid)
+        wanted = None if args.keep == "category" else FREQUENT
+        subset = shape_subset(coco, args.category, wanted, args.keep == "matching", args.grid)
         Path(args.subset).write_text(json.dumps(subset))
         print(f"subset  {args.subset} ({len(subset['images'])} images)")
     return 0

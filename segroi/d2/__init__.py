@@ -10,7 +10,7 @@ if find_spec("detectron2") is None:
     raise ImportError(f"segroi.d2 needs Detectron2: {DETECTRON2_INSTALL}")
 
 # These are here for their registration.
-from segroi.d2 import backbones, data, gc_net, necks, roi_heads, semantic  # noqa: E402, F401
+from segroi.d2 import backbones, data, gc_net, meta_arch, necks, roi_heads, semantic  # noqa: E402, F401
 from segroi.d2.config import add_segroi_config, load_config  # noqa: E402
 from segroi.d2.poolers import SegroiPooler  # noqa: E402
 

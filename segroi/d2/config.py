@@ -12,6 +12,7 @@ from segroi.d2.comask_config import add_comask_config
 from segroi.d2.grid_config import add_grid_config
 from segroi.d2.recursive_config import add_recursive_config
 from segroi.d2.semantic_config import add_semantic_config
+from segroi.d2.ssd_isb_config import add_ssd_isb_config
 
 
 def add_segroi_config(cfg: CfgNode) -> None:
@@ -34,6 +35,7 @@ def add_segroi_config(cfg: CfgNode) -> None:
     add_grid_config(cfg)
     add_recursive_config(cfg)
     add_semantic_config(cfg)
+    add_ssd_isb_config(cfg)
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
