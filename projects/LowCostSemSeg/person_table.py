@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-from record import record
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import normalize
@@ -31,6 +30,7 @@ from segroi.modeling.semantic.low_cost import (
     segmentation_loss,
 )
 from segroi.utils.person_crops import PersonCrops, coco_people, make_person_crops
+from segroi.utils.project_results import record
 
 DECODERS = {
     "base": {},
@@ -151,7 +151,7 @@ def main() -> None:
                 text = json.dumps({"settings": settings, "person_iou": values}, indent=1)
                 Path(args.output, "table.json").write_text(text)
     if args.record:
-        record("people", values)
+        record(Path(__file__).with_name("results.json"), "people", values)
 
 
 def _arguments() -> argparse.Namespace:

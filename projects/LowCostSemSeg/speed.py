@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import torch
-from record import record
 from torch import Tensor, nn
 
 from segroi.modeling.semantic.low_cost import build_low_cost_segmenter
+from segroi.utils.project_results import record
 
 HALF = {"depth_multiplier": 0.5}
 ROWS = {
@@ -81,7 +82,7 @@ def main() -> None:
         measured[name] = [*speeds, memory, parameters]
         print(f"{name:22s} {fps:8.2f} frames/s {memory:9.2f} MB {parameters:9,d} parameters")
     if args.record:
-        record("table4_2", measured)
+        record(Path(__file__).with_name("results.json"), "table4_2", measured)
 
 
 if __name__ == "__main__":
