@@ -103,7 +103,7 @@ def extension() -> list:
     cxx += ["-UNDEBUG"] if debug else ["-DNDEBUG"]
     link = ["-fopenmp"]
     if sanitize:
-        flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+        flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g1"]
         cxx += [*flags, f'-DSEGROI_SANITIZERS="{sanitize}"']
         link += flags
     sources = ["csrc/ops.cpp", "csrc/bindings.cpp", *sorted_glob("csrc/cpu/*.cpp")]

@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "checks.h"
 #include "common/level_map.h"
@@ -31,8 +33,10 @@ inline MultiLevelPlan make_plan(at::TensorList features, at::IntArrayRef output_
   for (const at::Tensor& map : features) {
     SEGROI_CHECK(op,
                  map.dim() == 4 && map.size(0) == features[0].size(0) &&
-                     map.size(1) == features[0].size(1) && map.size(2) > 0 && map.size(3) > 0,
-                 "features", "Tensor[N, C, H, W] of one N and C", describe(map));
+                     map.size(1) == features[0].size(1) && map.size(2) > 0 && map.size(3) > 0 &&
+                     map.scalar_type() == features[0].scalar_type() &&
+                     map.device() == features[0].device(),
+                 "features", "Tensor[N, C, H, W] of one N, C, dtype and device", describe(map));
   }
   const int levels = static_cast<int>(features.size());
   const bool stack = reduce == "stack", apart = stack || reduce == "concat";
@@ -47,6 +51,38 @@ inline MultiLevelPlan make_plan(at::TensorList features, at::IntArrayRef output_
           on_invalid == "zero",
           make_level_map(static_cast<int>(finest_level), levels, canonical_size,
                          static_cast<int>(canonical_level))};
+}
+
+// What the kernels read without looking again: the shapes and types of RoIs and levels.
+inline void check_rois(at::TensorList features, const at::Tensor& rois,
+                       const std::optional<at::Tensor>& levels) {
+  const char* op = "multi_level_roi_align";
+  const auto wide = features[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  SEGROI_CHECK(op,
+               rois.dim() == 2 && rois.size(1) == 5 && rois.scalar_type() == wide &&
+                   rois.device() == features[0].device(),
+               "rois", std::string(toString(wide)) + " Tensor[K, 5] beside features",
+               describe(rois));
+  SEGROI_CHECK(op,
+               !levels || (levels->dim() == 1 && levels->size(0) == rois.size(0) &&
+                           at::isIntegralType(levels->scalar_type(), false) &&
+                           levels->device() == rois.device()),
+               "levels", "an integer Tensor[K] beside rois", describe(*levels));
+}
+
+// The same for the result or its gradient: [K, C, h, w], [K, L, C, h, w] or [K, L C, h, w].
+inline void check_result(const char* argument, const at::Tensor& t, at::TensorList features,
+                         const at::Tensor& rois, const MultiLevelPlan& plan) {
+  std::vector<int64_t> size{rois.size(0), features[0].size(1), plan.bins_h, plan.bins_w};
+  if (plan.stack) {
+    size.insert(size.begin() + 1, plan.slots);
+  } else {
+    size[1] *= plan.slots;
+  }
+  SEGROI_CHECK("multi_level_roi_align",
+               t.sizes() == at::IntArrayRef(size) && t.scalar_type() == features[0].scalar_type() &&
+                   t.device() == features[0].device(),
+               argument, c10::str("Tensor", at::IntArrayRef(size), " like features"), describe(t));
 }
 
 }  // namespace segroi

@@ -10,7 +10,8 @@ cd "$(dirname "$0")/.."
 export SEGROI_SANITIZE=${SEGROI_SANITIZE:-address,undefined} SEGROI_CUDA=0
 copy=${SANITIZE_DIR:-build/sanitize}
 mkdir -p "$copy"
-cp -ru setup.py pyproject.toml README.md LICENSE csrc segroi tests scripts "$copy" 2>/dev/null || true
+rm -rf "$copy"/{csrc,segroi,tests}
+cp -a setup.py pyproject.toml README.md LICENSE csrc segroi tests "$copy"  # -a: rebuild what changed
 rm -f "$copy"/segroi/_C*.so
 cd "$copy"
 python setup.py --quiet build_ext --inplace

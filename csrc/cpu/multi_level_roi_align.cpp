@@ -89,6 +89,7 @@ at::Tensor by_slot(const at::Tensor& out, const MultiLevelPlan& plan) {
 
 void run(at::TensorList features, const at::Tensor& rois, const std::optional<at::Tensor>& levels,
          const MultiLevelPlan& plan, at::ArrayRef<double> scales, const at::Tensor& out) {
+  check_result("out", out, features, rois, plan);
   if (rois.scalar_type() == at::kDouble) {
     separable_forward(make_problem<double>(features, rois, levels, plan, scales),
                       by_slot(out, plan));
@@ -101,12 +102,15 @@ void run(at::TensorList features, const at::Tensor& rois, const std::optional<at
 void multi_level_roi_align_out(at::TensorList features, const at::Tensor& rois,
                                const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS,
                                at::Tensor& out) {
-  run(features, rois, levels, make_plan(features, PLAN_VALUES), spatial_scales, out);
+  const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+  check_rois(features, rois, levels);
+  run(features, rois, levels, plan, spatial_scales, out);
 }
 
 at::Tensor multi_level_roi_align(at::TensorList features, const at::Tensor& rois,
                                  const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS) {
   const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+  check_rois(features, rois, levels);
   const at::Tensor out =
       empty_output(features[0], rois.size(0), plan.slots, plan.bins_h, plan.bins_w, plan.stack);
   run(features, rois, levels, plan, spatial_scales, out);
@@ -135,6 +139,8 @@ std::tuple<std::vector<at::Tensor>, at::Tensor> multi_level_roi_align_backward(
     const at::Tensor& grad, at::TensorList features, const at::Tensor& rois,
     const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS, bool need_features, bool need_rois) {
   const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+  check_rois(features, rois, levels);
+  check_result("grad", grad, features, rois, plan);
   const at::Tensor slots = by_slot(grad, plan);
   if (rois.scalar_type() == at::kDouble) {
     return backward(make_problem<double>(features, rois, levels, plan, spatial_scales), slots, rois,

@@ -241,7 +241,9 @@ def compare_with(
         setting = Setting(np.random.default_rng([seed, start]))
         for ours, theirs in compare(setting, min(BOXES_PER_CALL, cases - start)):
             same_shape = ours.shape == theirs.shape and ours.dtype == theirs.dtype
-            error = float((ours - theirs).abs().max()) if same_shape and ours.numel() else 0.0
+            error = (
+                float((ours - theirs).detach().abs().max()) if same_shape and ours.numel() else 0.0
+            )
             bad += not (same_shape and error <= _TOLERANCE)
             worst = max(worst, error)
     return worst, bad

@@ -73,6 +73,50 @@ def _extractor(name: str) -> Callable[..., Tensor]:
     return run
 
 
+def _crop_backward(
+    grad: Tensor, features: Tensor, boxes: Tensor, box_index: Tensor, on_invalid: str = "raise"
+) -> Tensor:
+    """The backward kernel itself, without a forward that would have refused its input."""
+    options = ([4, 6], "bilinear", 0.0, "aligned", 1, on_invalid)
+    with torch.no_grad():
+        grads = torch.ops.segroi.crop_and_resize_backward(
+            grad, features, boxes, box_index, *options, [True, True]
+        )
+    return torch.cat([each.flatten() for each in grads])
+
+
+def _align_backward(
+    grad: Tensor, features: list[Tensor], rois: Tensor, on_invalid: str = "raise"
+) -> Tensor:
+    options = ([3, 2], _SCALES, 0, True, "select", 2, 224.0, 4, on_invalid)
+    with torch.no_grad():
+        maps, boxes = torch.ops.segroi.multi_level_roi_align_backward(
+            grad, features, rois, None, *options, True, True
+        )
+    return torch.cat([each.flatten() for each in (*maps, boxes)])
+
+
+def _crop_gradient(
+    grad: Tensor, features: Tensor, boxes: Tensor, box_index: Tensor, on_invalid: str = "raise"
+) -> Tensor:
+    """What the backward kernel must give: the gradient of the reference."""
+    leaves = [features.detach().requires_grad_(), boxes.detach().requires_grad_()]
+    options = ([4, 6], "bilinear", 0.0, "aligned", 1, on_invalid)
+    with torch.enable_grad():
+        grads = torch.autograd.grad(crop_reference(*leaves, box_index, *options), leaves, grad)
+    return torch.cat([each.flatten() for each in grads])
+
+
+def _align_gradient(
+    grad: Tensor, features: list[Tensor], rois: Tensor, on_invalid: str = "raise"
+) -> Tensor:
+    leaves = [each.detach().requires_grad_() for each in (*features, rois)]
+    with torch.enable_grad():
+        pooled = align_reference(leaves[:-1], leaves[-1], [3, 2], _SCALES, on_invalid=on_invalid)
+        grads = torch.autograd.grad(pooled, leaves, grad)
+    return torch.cat([each.flatten() for each in grads])
+
+
 _OPTIONS = {"GRoIE": {"pre": "conv3x3", "post": "none"}}
 _ALIGN = "multi_level_roi_align"
 _CROP = Subject(ops.crop_and_resize, crop_reference, "crop_and_resize")
@@ -80,6 +124,8 @@ SUBJECTS = {
     _ALIGN: Subject(ops.multi_level_roi_align, align_reference, _ALIGN),
     "crop_and_resize tf": _CROP,
     "crop_and_resize aligned": _CROP,
+    f"{_ALIGN} backward": Subject(_align_backward, _align_gradient, _ALIGN),
+    "crop_and_resize backward": Subject(_crop_backward, _crop_gradient, "crop_and_resize"),
     "encompassing_boxes": Subject(ops.encompassing_boxes, _reference_cells, "encompassing_boxes"),
     "encompass_crop": Subject(
         _encompass(ops.encompass_crop),
@@ -110,7 +156,13 @@ def good_arguments(op: str, device: str) -> Arguments:
     if op == "encompass_crop":
         cells = torch.tensor([[1, 2, 4, 7], [0, 0, 1, 1], [16, 11, 20, 16]] * 2, device=device)
         return {"features": maps[1], "cells": cells, "batch_index": index, "shapes": [(6, 8)]}
+    if op == "crop_and_resize backward":
+        del arguments["crop_size"]
+        grad = torch.randn(6, 3, 4, 6, generator=g).to(device)
+        return {**arguments, "boxes": boxes / 8, "grad": grad}
     rois = {"features": maps, "rois": torch.cat([index[:, None].float(), boxes], 1)}
+    if op == f"{_ALIGN} backward":
+        return {**rois, "grad": torch.randn(6, 3, 3, 2, generator=g).to(device)}
     return {**rois, "output_size": (3, 2), "spatial_scales": _SCALES} if op == _ALIGN else rois
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segroi._extension import is_built
 from segroi.verify.cases import (
     INF,
     NAN,
@@ -27,11 +28,16 @@ from segroi.verify.cases import (
 
 def all_cases() -> list[Case]:
     """Every case, in the order in which it is printed."""
+    backward = (
+        *_backward_cases("multi_level_roi_align backward", "rois", 1, 128.0, "rois", (1, 0)),
+        *_backward_cases("crop_and_resize backward", "boxes", 0, 16.0, "box_index", 1),
+    )
     extractors = ("SingleLevelRoIExtractor", "GRoIE", "MultiScaleSubnetwork")
     return [
         *_roi_align_cases(),
         *_crop_cases("tf"),
         *_crop_cases("aligned"),
+        *(backward if is_built() else ()),
         *_encompassing_cases(),
         *_encompass_crop_cases(),
         *(case for op in extractors for case in _extractor_cases(op)),
@@ -161,6 +167,28 @@ def _pyramid_cases(op: str) -> Iterator[Case]:
     nothing = lambda maps: [m[:0] for m in maps]  # noqa: E731
     yield Case(op, "no images, boxes, raise", become("features", nothing), "rois")
     yield Case(op, "no images, boxes, zero", both(become("features", nothing), zeroed))
+
+
+def _backward_cases(
+    op: str, boxes: str, offset: int, unit: float, index: str, place: Any
+) -> Iterator[Case]:
+    """The backward kernels by themselves: nothing that they trust has been checked before."""
+    yield from value_cases(op, boxes, offset)
+    yield from box_cases(op, boxes, offset, unit)
+    yield from index_cases(op, index, place)
+    wrong = {
+        "of too few boxes": lambda t: t[:-1],
+        "of too few channels": lambda t: t[:, :-1],
+        "of too few rows": lambda t: t[:, :, :-1],
+        "3-D": lambda t: t[0],
+        "empty": lambda t: t[:0],
+        "of another dtype": lambda t: t.double(),
+    }
+    for label, change in wrong.items():
+        yield Case(op, f"grad {label}", become("grad", change), "grad")
+    yield Case(op, "grad a stride-0 view", become("grad", lambda t: t[:1, :1, :1].expand_as(t)))
+    nhwc = become("grad", lambda t: t.contiguous(memory_format=torch.channels_last))
+    yield Case(op, "grad channels_last", nhwc)
 
 
 def _encompassing_cases() -> Iterator[Case]:
