@@ -15,6 +15,9 @@ def add_person_crops(actions: argparse._SubParsersAction) -> None:
     crops = actions.add_parser("person-crops", help="cut single persons out of a data set")
     crops.add_argument("--json", metavar="FILE", help="instances in COCO format, with --images")
     crops.add_argument("--images", metavar="DIR", help="the photographs of --json")
+    crops.add_argument(
+        "--detections", metavar="FILE", help="use these boxes (COCO results) for --json's instances"
+    )
     crops.add_argument("--cityscapes", metavar="DIR", help="folder of leftImg8bit and gtFine")
     crops.add_argument("--split", default="train", help="of Cityscapes (%(default)s)")
     crops.add_argument("--category", default="person", help="of --json (%(default)s)")
@@ -34,13 +37,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--json needs --images DIR")
     if not 0 <= args.background <= 1:
         raise UsageError("--background must be between 0 and 1")
-    for path in filter(None, (args.json, args.images, args.cityscapes)):
+    if args.detections and args.json is None:
+        raise UsageError("--detections needs --json FILE")
+    for path in filter(None, (args.json, args.images, args.detections, args.cityscapes)):
         if not Path(path).exists():
             raise UsageError(f"{path} does not exist")
     from segroi.utils.person_crops import cityscapes_people, coco_people, make_person_crops
 
     if args.json is not None:
-        people = coco_people(Path(args.json), Path(args.images), args.category)
+        people = coco_people(Path(args.json), Path(args.images), args.category, args.detections)
     else:
         people = cityscapes_people(Path(args.cityscapes), args.split)
     count = make_person_crops(people, Path(args.output), SIZES[args.size], args.background)

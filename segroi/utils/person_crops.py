@@ -7,6 +7,7 @@ everything else, other people too, is 0; what lies outside the photograph is 255
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -33,8 +35,18 @@ class Person(NamedTuple):
     mask: np.ndarray
 
 
-def coco_people(json_file: Path, image_root: Path, category: str = "person") -> Iterator[Person]:
+def coco_people(
+    json_file: Path, image_root: Path, category: str = "person", detections: Path | None = None
+) -> Iterator[Person]:
     """Instances of one category of a COCO-format file, without crowds.
+
+    Args:
+        json_file: annotations.
+        image_root: folder of the photographs.
+        category: name of the category.
+        detections: boxes in COCO's result format, for instance a detector's
+            ``coco_instances_results.json``. Each instance then has the detected box that fits it
+            best instead of its own; instances that no box meets with an IoU of 0.5 are left out.
 
     Raises:
         UsageError: if the file has no such category.
@@ -44,13 +56,37 @@ def coco_people(json_file: Path, image_root: Path, category: str = "person") -> 
     if not categories:
         known = [c["name"] for c in coco.loadCats(coco.getCatIds())]
         raise UsageError(f"{json_file}: {unknown('category', category, known)}")
+    found = _detected_boxes(detections, categories) if detections else None
     for image in coco.loadImgs(sorted(coco.getImgIds())):
         path = Path(image_root, image["file_name"])
         ids = coco.getAnnIds(imgIds=[image["id"]], catIds=categories, iscrowd=False)
         for annotation in coco.loadAnns(ids):
-            x, y, w, h = annotation["bbox"]
+            box = annotation["bbox"]
+            if found is not None:
+                box = _best_box(box, found[image["id"]])
+            if box is None:
+                continue
+            x, y, w, h = box
             mask = coco.annToMask(annotation)
             yield Person(f"{path.stem}_{annotation['id']}", path, (x, y, x + w, y + h), mask)
+
+
+def _detected_boxes(results_file: Path, categories: list[int]) -> dict[int, list[list[float]]]:
+    """Boxes (x, y, width, height) of some categories by image."""
+    boxes: dict[int, list[list[float]]] = defaultdict(list)
+    for result in json.loads(Path(results_file).read_text()):
+        if result["category_id"] in categories:
+            boxes[result["image_id"]].append(result["bbox"])
+    return boxes
+
+
+def _best_box(box: list[float], found: list[list[float]]) -> list[float] | None:
+    """The found box of the largest IoU, if that is at least one half."""
+    if not found:
+        return None
+    overlaps = mask_utils.iou(np.array(found, float), np.array([box], float), [0])[:, 0]
+    best = int(overlaps.argmax())
+    return found[best] if overlaps[best] >= 0.5 else None
 
 
 def cityscapes_people(root: Path, split: str) -> Iterator[Person]:

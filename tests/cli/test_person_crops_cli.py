@@ -39,6 +39,7 @@ def test_crops_of_a_coco_file(coco, tmp_path, capsys):
     [
         ([], "needs either --json"),
         (["--json", "no.json"], "needs --images"),
+        (["--cityscapes", ".", "--detections", "boxes.json"], "--detections needs --json"),
         (["--cityscapes", "nowhere"], "nowhere does not exist"),
         (["--cityscapes", ".", "--background", "2"], "between 0 and 1"),
     ],

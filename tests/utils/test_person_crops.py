@@ -75,6 +75,18 @@ def test_unknown_category(tmp_path):
         next(coco_people(*scene(tmp_path), category="persn"))
 
 
+def test_detected_boxes_take_the_place_of_the_annotated(tmp_path):
+    json_file, images = scene(tmp_path)
+    keys = ("image_id", "category_id", "bbox", "score")
+    boxes = [[19, 9, 12, 40], [20, 10, 10, 39], [60, 40, 5, 5]]  # the last meets its person barely
+    results = [dict(zip(keys, (1, 1, box, 0.9))) for box in boxes]
+    results.append(dict(zip(keys, (1, 2, [60, 40, 20, 20], 0.9))))  # a dog
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    people = list(coco_people(json_file, images, detections=tmp_path / "results.json"))
+    assert [(p.name, p.box) for p in people] == [("street_7", (20, 10, 30, 49))]
+    assert people[0].mask.sum() == 400
+
+
 def test_people_of_cityscapes(tmp_path):
     ids = np.zeros((20, 30), np.uint16)
     ids[2:12, 3:8] = 24_001
