@@ -18,7 +18,7 @@ from segroi.ops import multi_level_roi_align
 
 SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
 IMAGE = (480, 640)
-ROUNDS = 5
+ROUNDS = 3
 
 
 def measure(boxes: int = 200, channels: int = 64) -> list[dict[str, object]]:

@@ -1,6 +1,8 @@
 """Evaluate a trained model: COCO's twelve numbers for boxes and masks.
 
 segroi eval --weights runs/mine/model_final.pth --data val.json --images DIR
+
+Without --data: on the validation data of the training (or else on its training data).
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ import argparse
 import json
 from pathlib import Path
 
+from segroi.utils.suggest import UsageError, existing_file
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this subcommand's options."""
     add = parser.add_argument
     add("--weights", required=True, metavar="FILE", help="what segroi train wrote (or its folder)")
-    add("--data", required=True, metavar="JSON", help="COCO-format annotations")
-    add("--images", required=True, metavar="DIR", help="their images")
+    add("--data", metavar="JSON", help="COCO-format annotations (default: those of training)")
+    add("--images", metavar="DIR", help="their images")
     add("--output", metavar="DIR", help="default: evaluation-<data> beside the weights")
     add("--size", type=int, metavar="PX", help="short side, if other than in training")
     add("--device", default="", metavar="NAME", help="cpu, cuda, cuda:1, ...")
@@ -27,12 +31,12 @@ def run(args: argparse.Namespace) -> int:
     from segroi.tv.run import evaluate_file, weights_of
     from segroi.utils.coco import METRICS
     from segroi.utils.run_report import REPORT
-    from segroi.utils.suggest import existing_file
 
     weights = existing_file(weights_of(args.weights), "weights file")
-    output = Path(args.output or weights.parent / f"evaluation-{Path(args.data).stem}")
+    data, images = _data(args, weights)
+    output = Path(args.output or weights.parent / f"evaluation-{Path(data).stem}")
     overrides = {} if args.size is None else {"size": args.size}
-    numbers = evaluate_file(weights, args.data, args.images, output, args.device, **overrides)
+    numbers = evaluate_file(weights, data, images, output, args.device, **overrides)
     if args.json:
         print(json.dumps(numbers, indent=2))
         return 0
@@ -42,3 +46,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"{kind:5s}" + "".join(cells))
     print(f"report {output / REPORT}")
     return 0
+
+
+def _data(args: argparse.Namespace, weights: Path) -> tuple[str, str]:
+    """Annotations and images: those asked for, or those that the training evaluated on."""
+    if bool(args.data) != bool(args.images):
+        raise UsageError("--data and --images go together")
+    if args.data:
+        return args.data, args.images
+    from segroi.tv.checkpoint import load_checkpoint
+
+    trained = load_checkpoint(weights)["config"]
+    if trained["val_data"]:
+        return trained["val_data"], trained["val_images"] or trained["images"]
+    return trained["data"], trained["images"]

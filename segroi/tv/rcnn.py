@@ -97,6 +97,7 @@ def rcnn(
     anchor_scale: float = 8.0,
     proposals: tuple[int, int] = (2000, 1000),
     rois_per_image: int = 512,
+    positive_fraction: float = 0.25,
     hidden: int = 1024,
     mask_convs: int = 4,
     head_norm: str = "none",
@@ -119,7 +120,8 @@ def rcnn(
         max_size: bound of the long side in px.
         anchor_scale: side of the anchors in strides.
         proposals: RPN proposals kept an image, in training and at test.
-        rois_per_image: RoIs sampled an image in training, a quarter of them positive.
+        rois_per_image: RoIs sampled an image in training.
+        positive_fraction: the share of them that may be positive.
         hidden: width of the box head.
         mask_convs: number of 3x3 convolutions of the mask head.
         head_norm: normalisation of pyramid and heads, "none" or, to train from scratch, "group";
@@ -142,6 +144,7 @@ def rcnn(
         "rpn_pre_nms_top_n_train": proposals[0],
         "rpn_pre_nms_top_n_test": proposals[1],
         "box_batch_size_per_image": rois_per_image,
+        "box_positive_fraction": positive_fraction,
         "box_detections_per_img": detections,
         "box_score_thresh": score_threshold,
         "box_head": _box_head(channels, hidden, head_norm),

@@ -72,7 +72,8 @@ def test_eval_prints_the_twelve_numbers(trained, digits, capsys):
     out = capsys.readouterr().out
     assert re.search(r"^mask( +(-|\d+\.\d)){12}$", out, re.MULTILINE)
     assert (trained / "evaluation-val" / "report.html").exists()
-    assert main([*words, "--json", "--output", str(trained / "again")]) == 0
+    alone = ["eval", "--weights", str(trained), "--device", "cpu"]  # the data of its training
+    assert main([*alone, "--json", "--output", str(trained / "again")]) == 0
     text = capsys.readouterr().out
     numbers = json.loads(text[text.index("{") :])
     assert numbers == json.loads((trained / "evaluation.json").read_text())
@@ -108,6 +109,7 @@ def test_predict_one_image_without_detections(trained, digits, tmp_path):
         (["train", "iteration=3"], "unknown field 'iteration': did you mean iterations"),
         (["train", "--config", "nowhere.yaml"], "config file nowhere.yaml does not exist"),
         (["eval", "--weights", "no.pth", "--data", "d", "--images", "i"], "weights file no.pth"),
+        (["eval", "--weights", __file__, "--data", "d"], "--data and --images go together"),
         (["predict", "no.png", "--weights", "w", "--output", "o"], "no.png does not exist"),
         (["predict", "x", "--weights", "w", "--output", "o", "--threshold", "2"], "in 0..1, got 2"),
         (["models", "mask_rcn"], "did you mean mask_rcnn"),
