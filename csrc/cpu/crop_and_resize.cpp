@@ -72,7 +72,7 @@ bool valid(const A* box, int64_t image, int64_t images, int64_t k, bool zero_inv
 template <typename A>
 Separable<A> problem_of(const Tensor& features, const Tensor& boxes, const Tensor& index,
                         const Options& o) {
-  Separable<A> problem{readable({features}),
+  Separable<A> problem{{features},
                        {},
                        boxes.size(0),
                        1,

@@ -33,9 +33,6 @@ struct Separable {
   A fill = 0;  // what a sample outside the map is worth
 };
 
-// Maps in a layout that the kernels read: dense along the channels (channels_last) or along the
-// rows. Anything else is copied. All maps follow the first one.
-std::vector<at::Tensor> readable(const std::vector<at::Tensor>& maps);
 bool is_channels_last(const at::Tensor& map);
 
 // A fresh output [K, slots * C, h, w], or [K, slots, C, h, w] if `stack`, in the layout of `like`.

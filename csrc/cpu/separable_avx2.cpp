@@ -1,17 +1,33 @@
-// The separable engine's kernels for avx2. Only they are compiled for it: the headers above the
-// pragma hold inline functions that the linker may share with code that runs on any machine.
-#if defined(__x86_64__)
-#include <ATen/core/Tensor.h>
-
-#include <algorithm>
-
+// Kernels for AVX2, compiled by function attributes: the build needs no flag, and the file is empty
+// on other architectures.
 #include "cpu/separable_kernels.h"
 
-#pragma GCC push_options
+#ifdef __x86_64__
+// Whatever these bring is compiled for the baseline, before the target changes.
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+#include <immintrin.h>
+
+#include <cstring>
+#include <type_traits>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
 #pragma GCC target("avx2,fma,f16c")
-#pragma GCC optimize("fp-contract=fast")
-namespace segroi::avx2 {
-#include "cpu/separable_simd.h"
-}  // namespace segroi::avx2
-#pragma GCC pop_options
+#endif
+#define SEGROI_AVX2
+#include "cpu/separable_isa_backward.h"
+
+namespace segroi::cpu {
+
+Kernels<float> kernels_avx2(Element element) {
+  return float_kernels(element);
+}
+
+}  // namespace segroi::cpu
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 #endif

@@ -1,14 +1,13 @@
-// The separable engine's kernels for baseline. Only they are compiled for it: the headers above the
-// pragma hold inline functions that the linker may share with code that runs on any machine.
-#include <ATen/core/Tensor.h>
+// Kernels for any processor, and those for double.
+#include "cpu/separable_isa_backward.h"
 
-#include <algorithm>
+namespace segroi::cpu {
 
-#include "cpu/separable_kernels.h"
+Kernels<float> kernels_baseline(Element element) {
+  return float_kernels(element);
+}
+Kernels<double> kernels_double() {
+  return kernels_of<PortableVector<double>, double>();
+}
 
-#pragma GCC push_options
-#pragma GCC optimize("fp-contract=fast")
-namespace segroi::baseline {
-#include "cpu/separable_simd.h"
-}  // namespace segroi::baseline
-#pragma GCC pop_options
+}  // namespace segroi::cpu

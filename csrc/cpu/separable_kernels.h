@@ -1,58 +1,81 @@
-// What a SIMD build of the engine offers; separable.cpp picks one at run time.
+// What separable.cpp asks of the kernels of one instruction set. Torch-free.
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/axis_table.h"
-#include "cpu/row_plan.h"
 
-namespace segroi {
+namespace segroi::cpu {
 
-// One image of one map: strides in elements.
-template <typename T>
-struct ImageView {
-  T* data;
-  int64_t channel, row, column;
-  int width;
+enum class Element : int { f64, f32, f16, bf16 };
+
+struct Strides {
+  int64_t n, c, y, x;  // elements
 };
 
-constexpr int kPlanes = 4;  // channels that the NCHW kernels treat at once
-
-template <typename T, typename A>
-struct SeparableKernels {
-  // channels_last: acc[bin * stride + channel] (+)= the crop of `channels` neighbouring channels.
-  void (*nhwc_forward)(const ImageView<const T>&, const SourceTable<A>&, int channels, A* scratch,
-                       A* acc, int64_t stride, bool add);
-  // planar: acc[channel * stride + bin] (+)= the crop of up to kPlanes channels; the stride leaves
-  // room for one vector behind the bins.
-  void (*nchw_forward)(const ImageView<const T>&, const SourceTable<A>&, const RowPlan<A>&,
-                       int channels, A* scratch, A* acc, int64_t stride, bool add);
-  // Adds to an image of gradients; `grad` as acc above, with room for two vectors behind the bins.
-  void (*nhwc_backward)(const ImageView<A>&, const SourceTable<A>&, int channels, A* scratch,
-                        const A* grad, int64_t stride);
-  void (*nchw_backward)(const ImageView<A>&, const SourceTable<A>&, const RowPlan<A>&, int channels,
-                        A* scratch, const A* grad, int64_t stride);
-};
-
-// Elements of scratch that any of these calls may use.
-template <typename A>
-int64_t scratch_elements(const SourceTable<A>& table, const RowPlan<A>& plan, int channels) {
-  const int64_t columns = std::max<int64_t>(table.x.pixels.size(), plan.vectors * Lanes<A>::count);
-  const int64_t rows = std::max(table.y.bins, 2);
-  const int64_t lanes = (channels + Lanes<A>::count - 1) / Lanes<A>::count * Lanes<A>::count;
-  return columns * rows * std::max<int64_t>(lanes, kPlanes) + 64 * Lanes<A>::count;
-}
-
-#define SEGROI_DECLARE_KERNELS(isa)           \
-  namespace isa {                             \
-  template <typename T, typename A>           \
-  SeparableKernels<T, A> separable_kernels(); \
+// Buffers of one thread. `get` keeps the memory of a slot until the next call for that slot.
+class Scratch {
+ public:
+  enum Slot { kRows, kCrop, kWindow, kTile, kOffsets, kOffsets2, kSlots };
+  template <typename U>
+  U* get(Slot slot, int64_t n) {
+    return static_cast<U*>(reserve(slot, n * static_cast<int64_t>(sizeof(U))));
   }
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  ~Scratch();
 
-SEGROI_DECLARE_KERNELS(baseline)
-#if defined(__x86_64__)
-SEGROI_DECLARE_KERNELS(avx2)
-SEGROI_DECLARE_KERNELS(avx512)
-#endif
+ private:
+  void* reserve(Slot slot, int64_t bytes);  // aligned to 64 bytes
+  void* memory_[kSlots] = {};
+  int64_t bytes_[kSlots] = {};
+};
 
-}  // namespace segroi
+// A source with its tables; `data` is the image it reads.
+template <typename T>
+struct Pooled {
+  AxisTable<T> y, x;
+  const void* data;
+  Strides stride;
+};
+
+template <typename T>
+struct CropTask {
+  const Pooled<T>* sources;
+  int count;
+  void* crop;
+  Strides crop_stride;
+  int bins_h, bins_w;
+  int64_t channel, channels;  // the range to fill
+  double extrapolation;
+};
+
+// Rows [row, row + rows) of channels [channel, channel + channels) of one gradient map.
+template <typename T>
+struct TileTask {
+  void* data;  // of the image
+  Strides stride;
+  int width, row, rows;
+  int64_t channel, channels;
+  const Pooled<T>* const* sources;  // that reach this map, in the order to add them
+  const void* const* crops;         // gradient of each one's crop
+  int64_t count;
+  Strides crop_stride;
+  bool accumulate;  // on top of what is there
+};
+
+template <typename T>
+struct Kernels {
+  int width;  // of the lanes to build
+  void (*crop_planar)(const CropTask<T>&, Scratch&);
+  void (*crop_interleaved)(const CropTask<T>&, Scratch&);
+  void (*tile_planar)(const TileTask<T>&, Scratch&);
+  void (*tile_interleaved)(const TileTask<T>&, Scratch&);
+};
+
+Kernels<float> kernels_avx512(Element element);
+Kernels<float> kernels_avx2(Element element);
+Kernels<float> kernels_baseline(Element element);
+Kernels<double> kernels_double();
+
+}  // namespace segroi::cpu

@@ -1,0 +1,252 @@
+// The kernels, for the instruction set that the including file has chosen.
+//
+// Planar: a vector is a piece of a row. Sum rows vertically for some channels, then pick columns by
+// lanes. Interleaved: a vector is a run of channels of one pixel; both directions are sums of rows.
+#pragma once
+
+#include "cpu/separable_vector.h"
+
+namespace {
+
+using segroi::cpu::AxisTable;
+using segroi::cpu::CropTask;
+using segroi::cpu::Element;
+using segroi::cpu::Kernels;
+using segroi::cpu::Pooled;
+using segroi::cpu::Scratch;
+using segroi::cpu::Strides;
+using segroi::cpu::TileTask;
+
+constexpr int kPlanes = 4;                   // channels whose rows are summed together
+constexpr int64_t kPlanarValues = 12 << 10;  // of summed rows, so that they stay in the caches
+constexpr int64_t kInterleavedValues = 32 << 10;
+
+template <typename T>
+inline bool reads_nothing(const Pooled<T>& source) {
+  return source.y.pixels == 0 || source.x.pixels == 0;
+}
+
+// What samples outside the map add to bin (p, q).
+template <typename T>
+inline T outside_part(const CropTask<T>& task, int p, int q) {
+  const T outside = 1 - task.sources[0].y.share[p] * task.sources[0].x.share[q];
+  return outside == 0 ? T(0) : static_cast<T>(task.extrapolation) * outside;
+}
+
+template <typename T>
+inline bool extrapolates(const CropTask<T>& task) {
+  return task.extrapolation != 0 && task.count == 1;
+}
+
+// Rows [slot, end) of a planar source for `channels` channels, `step` apart.
+template <class V, typename S, typename T = typename V::T>
+Rows<T> planar_rows(const Pooled<T>& source, int64_t channel, int channels, int slot, int end,
+                    Scratch& scratch, int64_t* step) {
+  const S* data = static_cast<const S*>(source.data) + channel * source.stride.c;
+  const int first = source.x.pixel[0], n = source.x.pixels;
+  if constexpr (std::is_same_v<S, T>) {
+    if (source.stride.x == 1) {
+      *step = source.stride.c;
+      return {data + first, source.stride.y, source.y.pixel, 0};
+    }
+  }
+  *step = static_cast<int64_t>(end - slot) * n;
+  T* window = scratch.get<T>(Scratch::kWindow, channels * *step);
+  for (int c = 0; c < channels; ++c) {
+    const S* plane = data + c * source.stride.c + first * source.stride.x;
+    for (int i = slot; i < end; ++i) {
+      widen<V, S>(plane + source.y.pixel[i] * source.stride.y, source.stride.x, n,
+                  window + c * *step + static_cast<int64_t>(i - slot) * n);
+    }
+  }
+  return {window, n, nullptr, slot};
+}
+
+// First and last input of outputs [begin, end).
+struct Range {
+  int begin, end;
+};
+template <typename T>
+Range input_range(const Taps<T>& taps, int begin, int end) {
+  Range range{taps.inputs, 0};
+  for (int i = taps.begin[begin]; i < taps.begin[end]; ++i) {
+    if (taps.input[i] < range.begin) range.begin = taps.input[i];
+    if (taps.input[i] >= range.end) range.end = taps.input[i] + 1;
+  }
+  return range;
+}
+
+template <class V, typename T = typename V::T>
+inline int64_t padded(int64_t n) {
+  const int64_t unit = n > V::kWidth ? 2 * V::kWidth : V::kWidth;
+  return (n + unit - 1) / unit * unit;
+}
+
+// Sums rows for bins [p, end) of C channels into rows[c][bin][padded width].
+template <class V, typename S, int C, typename T = typename V::T>
+void sum_planar_rows(const Pooled<T>& source, int64_t channel, int p, int end, T* rows,
+                     Scratch& scratch) {
+  const Range slots = input_range(source.y.taps, p, end);
+  int64_t step;
+  const Rows<T> window =
+      planar_rows<V, S>(source, channel, C, slots.begin, slots.end, scratch, &step);
+  const int64_t n = source.x.pixels, width = padded<V>(n), plane = (end - p) * width;
+  for (int bin = p; bin < end; ++bin, rows += width) {
+    const TapList<T> taps = list(source.y.taps, bin);
+    if (n > V::kWidth) {
+      combine_planes<V, C, 2>(rows, plane, n, window, step, taps);
+    } else {
+      combine_planes<V, C, 1>(rows, plane, n, window, step, taps);
+    }
+  }
+}
+
+template <class V, typename S, typename T = typename V::T>
+void store_planar(const CropTask<T>& task, int64_t channel, int channels, int p, int end, T* crop) {
+  const Strides& stride = task.crop_stride;
+  for (int c = 0; c < channels; ++c) {
+    S* plane = static_cast<S*>(task.crop) + (channel + c) * stride.c;
+    for (int bin = p; bin < end; ++bin, crop += task.bins_w) {
+      if (extrapolates(task)) {
+        for (int q = 0; q < task.bins_w; ++q) crop[q] += outside_part(task, bin, q);
+      }
+      narrow<V, S>(crop, task.bins_w, plane + bin * stride.y, stride.x);
+    }
+  }
+}
+
+// Bins [p, end) of C channels.
+template <class V, typename S, int C, typename T = typename V::T>
+void crop_planes(const CropTask<T>& task, int64_t channel, int p, int end, Scratch& scratch) {
+  const Strides& stride = task.crop_stride;
+  const int64_t rows = static_cast<int64_t>(end - p) * C, bins = task.bins_w;
+  const bool dense = stride.x == 1 && stride.y == bins && stride.c == task.bins_h * bins;
+  const bool direct =
+      std::is_same_v<S, T> && dense && end - p == task.bins_h && !extrapolates(task);
+  T* crop = direct ? static_cast<T*>(task.crop) + channel * stride.c
+                   : scratch.get<T>(Scratch::kCrop, rows * bins);
+  bool written = false;
+  for (int i = 0; i < task.count; ++i) {
+    const Pooled<T>& source = task.sources[i];
+    if (reads_nothing(source)) continue;
+    const int64_t n = source.x.pixels, width = padded<V>(n);
+    T* summed = scratch.get<T>(Scratch::kRows, rows * width);
+    sum_planar_rows<V, S, C>(source, channel, p, end, summed, scratch);
+    const auto run = written ? spread<V, true> : spread<V, false>;
+    run(summed, width, n, rows, source.x.lanes, crop, bins, bins);
+    written = true;
+  }
+  if (!written) std::memset(crop, 0, rows * bins * sizeof(T));
+  if (!direct) store_planar<V, S>(task, channel, C, p, end, crop);
+}
+
+template <class V, typename S, typename T = typename V::T>
+void crop_planar(const CropTask<T>& task, Scratch& scratch) {
+  int64_t width = 1;
+  for (int i = 0; i < task.count; ++i) {
+    const int64_t n = padded<V>(task.sources[i].x.pixels);
+    if (n > width) width = n;
+  }
+  const int64_t fitting = kPlanarValues / (kPlanes * width);
+  const int rows = static_cast<int>(fitting < 1 ? 1 : smaller<int64_t>(fitting, task.bins_h));
+  const int64_t stop = task.channel + task.channels;
+  int64_t c = task.channel;
+  for (; c + kPlanes <= stop; c += kPlanes) {
+    for (int p = 0; p < task.bins_h; p += rows) {
+      crop_planes<V, S, kPlanes>(task, c, p, smaller(p + rows, task.bins_h), scratch);
+    }
+  }
+  for (; c < stop; ++c) {
+    for (int p = 0; p < task.bins_h; p += rows) {
+      crop_planes<V, S, 1>(task, c, p, smaller(p + rows, task.bins_h), scratch);
+    }
+  }
+}
+
+// Sums the rows of one bin row: pixel i of the window, n channels, to rows + i * n.
+template <class V, typename S, typename T = typename V::T>
+void sum_interleaved_rows(const Pooled<T>& source, int64_t channel, int64_t n, int p, T* rows,
+                          Scratch& scratch) {
+  const AxisTable<T>& x = source.x;
+  const TapList<T> taps = list(source.y.taps, p);
+  const S* data = static_cast<const S*>(source.data) + channel * source.stride.c;
+  const Strides& stride = source.stride;
+  if constexpr (std::is_same_v<S, T>) {
+    if (stride.c == 1) {
+      const int first = x.pixel[0];
+      if (stride.x == n && x.pixel[x.pixels - 1] - first == x.pixels - 1) {
+        const Rows<T> all{data + first * stride.x, stride.y, source.y.pixel, 0};
+        return combine<V, false>(rows, x.pixels * n, all, taps);
+      }
+      for (int i = 0; i < x.pixels; ++i) {
+        const Rows<T> pixel{data + x.pixel[i] * stride.x, stride.y, source.y.pixel, 0};
+        combine<V, false>(rows + i * n, n, pixel, taps);
+      }
+      return;
+    }
+  }
+  const Range slots = input_range(source.y.taps, p, p + 1);
+  const int64_t step = x.pixels * n;
+  T* window = scratch.get<T>(Scratch::kWindow, (slots.end - slots.begin) * step);
+  for (int i = slots.begin; i < slots.end; ++i) {
+    for (int j = 0; j < x.pixels; ++j) {
+      widen<V, S>(data + source.y.pixel[i] * stride.y + x.pixel[j] * stride.x, stride.c, n,
+                  window + (i - slots.begin) * step + j * n);
+    }
+  }
+  combine<V, false>(rows, step, Rows<T>{window, step, nullptr, slots.begin}, taps);
+}
+
+// One row of bins, n channels.
+template <class V, typename S, typename T = typename V::T>
+void crop_pixels(const CropTask<T>& task, int64_t channel, int64_t n, int p, Scratch& scratch) {
+  const Strides& stride = task.crop_stride;
+  const bool direct = std::is_same_v<S, T> && stride.c == 1 && !extrapolates(task);
+  S* target = static_cast<S*>(task.crop) + channel * stride.c + p * stride.y;
+  const int64_t step = direct ? stride.x : n;
+  T* crop;
+  if constexpr (std::is_same_v<S, T>) {
+    crop = direct ? target : scratch.get<T>(Scratch::kCrop, task.bins_w * n);
+  } else {
+    crop = scratch.get<T>(Scratch::kCrop, task.bins_w * n);
+  }
+  bool written = false;
+  for (int i = 0; i < task.count; ++i) {
+    const Pooled<T>& source = task.sources[i];
+    if (reads_nothing(source)) continue;
+    T* summed = scratch.get<T>(Scratch::kRows, source.x.pixels * n);
+    sum_interleaved_rows<V, S>(source, channel, n, p, summed, scratch);
+    const auto run = written ? combine<V, true> : combine<V, false>;
+    for (int q = 0; q < task.bins_w; ++q) {
+      run(crop + q * step, n, Rows<T>{summed, n, nullptr, 0}, list(source.x.taps, q));
+    }
+    written = true;
+  }
+  for (int q = 0; q < task.bins_w; ++q) {
+    T* row = crop + q * step;
+    if (!written) std::memset(row, 0, n * sizeof(T));
+    if (extrapolates(task)) {
+      const T outside = outside_part(task, p, q);
+      for (int64_t i = 0; i < n; ++i) row[i] += outside;
+    }
+    if (!direct) narrow<V, S>(row, n, target + q * stride.x, stride.c);
+  }
+}
+
+template <class V, typename S, typename T = typename V::T>
+void crop_interleaved(const CropTask<T>& task, Scratch& scratch) {
+  int64_t pixels = 1;
+  for (int i = 0; i < task.count; ++i) {
+    if (task.sources[i].x.pixels > pixels) pixels = task.sources[i].x.pixels;
+  }
+  int64_t block = 16 * V::kWidth;
+  while (block > V::kWidth && block * pixels > kInterleavedValues) block /= 2;
+  for (int64_t c = 0; c < task.channels; c += block) {
+    const int64_t n = smaller(block, task.channels - c);
+    for (int p = 0; p < task.bins_h; ++p) {
+      crop_pixels<V, S>(task, task.channel + c, n, p, scratch);
+    }
+  }
+}
+
+}  // namespace

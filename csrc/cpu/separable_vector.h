@@ -1,0 +1,192 @@
+// Building blocks of the kernels: sums of rows, products with lanes, conversion of runs of
+// elements. Included like simd.h.
+#pragma once
+
+#include <type_traits>
+
+#include "cpu/separable_kernels.h"
+#include "cpu/simd.h"
+
+namespace {
+
+using segroi::cpu::Lanes;
+using segroi::cpu::LaneSegment;
+using segroi::cpu::Taps;
+
+template <typename U>
+inline U smaller(U a, U b) {
+  return a < b ? a : b;
+}
+
+// n elements of any type, `step` apart, into T.
+template <class V, typename S>
+inline void widen(const S* src, int64_t step, int64_t n, typename V::T* dst) {
+  using T = typename V::T;
+  int64_t i = 0;
+  if (step == 1) {
+    if constexpr (std::is_same_v<S, T>) {
+      std::memcpy(dst, src, n * sizeof(T));
+      return;
+    }
+#if defined(SEGROI_AVX512) || defined(SEGROI_AVX2)
+    if constexpr (std::is_same_v<S, c10::Half>) {
+      for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i));
+    }
+#endif
+    for (; i < n; ++i) dst[i] = static_cast<T>(src[i]);
+    return;
+  }
+  for (; i < n; ++i) dst[i] = static_cast<T>(src[i * step]);
+}
+
+// The way back, rounding to nearest even.
+template <class V, typename S>
+inline void narrow(const typename V::T* src, int64_t n, S* dst, int64_t step) {
+  using T = typename V::T;
+  int64_t i = 0;
+  if (step == 1) {
+    if constexpr (std::is_same_v<S, T>) {
+      std::memcpy(dst, src, n * sizeof(T));
+      return;
+    }
+#if defined(SEGROI_AVX512) || defined(SEGROI_AVX2)
+    if constexpr (std::is_same_v<S, c10::Half>) {
+      for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i));
+    }
+#endif
+    for (; i < n; ++i) dst[i] = static_cast<S>(src[i]);
+    return;
+  }
+  for (; i < n; ++i) dst[i * step] = static_cast<S>(src[i]);
+}
+
+// Row i lies at base + position(i) * step; without positions, at base + (i - first) * step.
+template <typename T>
+struct Rows {
+  const T* base;
+  int64_t step;
+  const int* position;
+  int first;
+  const T* at(int i) const { return base + (position ? position[i] : i - first) * step; }
+};
+
+// The entries of one output.
+template <typename T>
+struct TapList {
+  const int* input;
+  const T* weight;
+  int count;
+};
+template <typename T>
+inline TapList<T> list(const Taps<T>& taps, int output) {
+  const int begin = taps.begin[output];
+  return {taps.input + begin, taps.weight + begin, taps.begin[output + 1] - begin};
+}
+
+template <class V, bool kAdd, int N, typename T = typename V::T>
+inline void combine_tile(T* dst, const Rows<T>& rows, int64_t x, const TapList<T>& taps) {
+  typename V::Reg sum[N];
+  for (int i = 0; i < N; ++i) sum[i] = kAdd ? V::load(dst + x + i * V::kWidth) : V::zero();
+  for (int t = 0; t < taps.count; ++t) {
+    const T* row = rows.at(taps.input[t]) + x;
+    const auto weight = V::set(taps.weight[t]);
+    for (int i = 0; i < N; ++i) sum[i] = V::fma(weight, V::load(row + i * V::kWidth), sum[i]);
+  }
+  for (int i = 0; i < N; ++i) V::store(dst + x + i * V::kWidth, sum[i]);
+}
+
+// dst[0, n) = or += sum of weight * row over the taps.
+template <class V, bool kAdd, typename T = typename V::T>
+inline void combine(T* dst, int64_t n, const Rows<T>& rows, const TapList<T>& taps) {
+  int64_t x = 0;
+  for (; x + V::kTile * V::kWidth <= n; x += V::kTile * V::kWidth) {
+    combine_tile<V, kAdd, V::kTile>(dst, rows, x, taps);
+  }
+  for (; x + 4 * V::kWidth <= n; x += 4 * V::kWidth) combine_tile<V, kAdd, 4>(dst, rows, x, taps);
+  for (; x + V::kWidth <= n; x += V::kWidth) combine_tile<V, kAdd, 1>(dst, rows, x, taps);
+  if (x == n) return;
+  const auto mask = V::mask(n - x);
+  auto sum = kAdd ? V::load(dst + x, mask) : V::zero();
+  for (int t = 0; t < taps.count; ++t) {
+    sum = V::fma(V::set(taps.weight[t]), V::load(rows.at(taps.input[t]) + x, mask), sum);
+  }
+  V::store(dst + x, sum, mask);
+}
+
+// combine for C planes at once, whose rows and results are `step` and `dst_step` apart; dst is
+// padded with zeros to a multiple of N vectors.
+template <class V, int C, int N, typename T = typename V::T>
+inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& rows, int64_t step,
+                           const TapList<T>& taps) {
+  for (int64_t x = 0; x < n; x += N * V::kWidth) {
+    typename V::Mask mask[N];
+    typename V::Reg sum[C][N];
+    for (int i = 0; i < N; ++i) mask[i] = V::mask(n - x - i * V::kWidth);
+    for (int c = 0; c < C; ++c) {
+      for (int i = 0; i < N; ++i) sum[c][i] = V::zero();
+    }
+    for (int t = 0; t < taps.count; ++t) {
+      const T* row = rows.at(taps.input[t]) + x;
+      const auto weight = V::set(taps.weight[t]);
+      for (int c = 0; c < C; ++c) {
+        for (int i = 0; i < N; ++i) {
+          const auto value = V::load(row + c * step + i * V::kWidth, mask[i]);
+          sum[c][i] = V::fma(weight, value, sum[c][i]);
+        }
+      }
+    }
+    for (int c = 0; c < C; ++c) {
+      for (int i = 0; i < N; ++i) V::store(dst + c * dst_step + x + i * V::kWidth, sum[c][i]);
+    }
+  }
+}
+
+// R rows of n values each, times the matrix: out[r][i] = or += sum of weight * in[r][input].
+template <class V, bool kAdd, int R, typename T = typename V::T>
+inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>& lanes, T* out,
+                        int64_t out_step, int64_t outputs) {
+  constexpr int W = V::kWidth;
+  const uint8_t* index = lanes.index;
+  const T* weight = lanes.weight;
+  typename V::Reg sum[R], a[R], b[R];
+  for (int s = 0; s < lanes.count; ++s) {
+    const LaneSegment& segment = lanes.segments[s];
+    const auto mask = V::mask(outputs - segment.block * W);
+    T* to = out + segment.block * W;
+    if (s == 0 || lanes.segments[s - 1].block != segment.block) {
+      for (int r = 0; r < R; ++r) sum[r] = kAdd ? V::load(to + r * out_step, mask) : V::zero();
+    }
+    const int64_t left = n - segment.base;
+    const auto mask_a = V::mask(left);
+    const auto mask_b = V::mask(smaller<int64_t>(left - W, W - 1));  // the last lane stays 0
+    for (int r = 0; r < R; ++r) {
+      a[r] = V::load(in + r * in_step + segment.base, mask_a);
+      b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
+    }
+    for (int i = 0; i < segment.steps; ++i, index += W, weight += W) {
+      const auto lane = V::index(index);
+      const auto factor = V::load(weight);
+      for (int r = 0; r < R; ++r) sum[r] = V::fma(factor, V::pick(a[r], b[r], lane), sum[r]);
+    }
+    if (s + 1 == lanes.count || lanes.segments[s + 1].block != segment.block) {
+      for (int r = 0; r < R; ++r) V::store(to + r * out_step, sum[r], mask);
+    }
+  }
+}
+
+template <class V, bool kAdd, typename T = typename V::T>
+inline void spread(const T* in, int64_t in_step, int64_t n, int64_t rows, const Lanes<T>& lanes,
+                   T* out, int64_t out_step, int64_t outputs) {
+  constexpr int R = V::kRows;
+  int64_t r = 0;
+  const auto run = [&](auto tile, int64_t step) {
+    for (; r + step <= rows; r += step) {
+      tile(in + r * in_step, in_step, n, lanes, out + r * out_step, out_step, outputs);
+    }
+  };
+  run(spread_tile<V, kAdd, R>, R);
+  run(spread_tile<V, kAdd, R / 2>, R / 2);
+  run(spread_tile<V, kAdd, 1>, 1);
+}
+
+}  // namespace

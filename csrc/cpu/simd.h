@@ -1,0 +1,136 @@
+// Vectors of one instruction set, all with the same few operations. Included by separable_<isa>.cpp
+// after it has chosen its target: everything here is internal to that file.
+//
+//   load(p, n), store(p, v, n): the first n lanes, n in [0, kWidth]; the others read as 0
+//   pick(a, b, index):          lane i is element index[i] of a and b side by side
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+#if defined(SEGROI_AVX512)
+
+struct Vector {
+  using T = float;
+  using Reg = __m512;
+  using Index = __m512i;
+  using Mask = __mmask16;
+  static constexpr int kWidth = 16;
+  static constexpr int kTile = 16;  // accumulators of a long row
+  static constexpr int kRows = 8;   // rows that share a step of lanes
+  static Mask mask(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
+  static Reg zero() { return _mm512_setzero_ps(); }
+  static Reg set(float a) { return _mm512_set1_ps(a); }
+  static Reg load(const float* p) { return _mm512_loadu_ps(p); }
+  static Reg load(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }
+  static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
+  static void store(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, v); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  static Index index(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Reg pick(Reg a, Reg b, Index i) { return _mm512_permutex2var_ps(a, i, b); }
+  static Reg load(const c10::Half* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static void store(c10::Half* p, Reg v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, 0));
+  }
+};
+
+#elif defined(SEGROI_AVX2)
+
+alignas(32) const int32_t kMaskTable[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+
+struct Vector {
+  using T = float;
+  using Reg = __m256;
+  using Index = __m256i;
+  using Mask = __m256i;
+  static constexpr int kWidth = 8;
+  static constexpr int kTile = 8;
+  static constexpr int kRows = 4;
+  static Mask mask(int64_t n) {
+    const int64_t first = n >= 8 ? 0 : n <= 0 ? 8 : 8 - n;
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMaskTable + first));
+  }
+  static Reg zero() { return _mm256_setzero_ps(); }
+  static Reg set(float a) { return _mm256_set1_ps(a); }
+  static Reg load(const float* p) { return _mm256_loadu_ps(p); }
+  static Reg load(const float* p, Mask m) { return _mm256_maskload_ps(p, m); }
+  static void store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
+  static void store(float* p, Reg v, Mask m) { _mm256_maskstore_ps(p, m, v); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+  static Index index(const uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Reg pick(Reg a, Reg b, Index i) {
+    const Reg from_a = _mm256_permutevar8x32_ps(a, i), from_b = _mm256_permutevar8x32_ps(b, i);
+    return _mm256_blendv_ps(from_a, from_b, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+  }
+  static Reg load(const c10::Half* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static void store(c10::Half* p, Reg v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, 0));
+  }
+};
+
+#else
+
+// 16 bytes by the compiler's portable vectors: SSE2, NEON.
+template <typename Scalar>
+struct PortableVector {
+  using T = Scalar;
+  typedef T Reg __attribute__((vector_size(16)));
+  static constexpr int kWidth = 16 / sizeof(T);
+  static constexpr int kTile = 4;
+  static constexpr int kRows = 2;
+  struct Index {
+    uint8_t lane[kWidth];
+  };
+  using Mask = int64_t;
+  static Mask mask(int64_t n) { return n > kWidth ? kWidth : n < 0 ? 0 : n; }
+  static Reg zero() { return Reg{}; }
+  static Reg set(T a) { return Reg{} + a; }
+  static Reg load(const T* p) {
+    Reg v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static Reg load(const T* p, Mask m) {
+    if (m == kWidth) return load(p);
+    Reg v{};
+    for (int i = 0; i < m; ++i) v[i] = p[i];
+    return v;
+  }
+  static void store(T* p, Reg v) { std::memcpy(p, &v, sizeof(v)); }
+  static void store(T* p, Reg v, Mask m) {
+    if (m == kWidth) return store(p, v);
+    for (int i = 0; i < m; ++i) p[i] = v[i];
+  }
+  static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
+  static Index index(const uint8_t* p) {
+    Index i;
+    std::memcpy(&i, p, sizeof(i));
+    return i;
+  }
+  static Reg pick(Reg a, Reg b, Index index) {
+    Reg v{};
+    for (int i = 0; i < kWidth; ++i) {
+      const int lane = index.lane[i];
+      v[i] = lane < kWidth ? a[lane] : b[lane - kWidth];
+    }
+    return v;
+  }
+};
+using Vector = PortableVector<float>;
+
+#endif
+
+}  // namespace
