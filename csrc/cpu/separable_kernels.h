@@ -16,7 +16,7 @@ struct Strides {
 // Buffers of one thread. `get` keeps the memory of a slot until the next call for that slot.
 class Scratch {
  public:
-  enum Slot { kRows, kCrop, kWindow, kTile, kOffsets, kOffsets2, kSlots };
+  enum Slot { kRows, kCrop, kWindow, kTile, kSlots };
   template <typename U>
   U* get(Slot slot, int64_t n) {
     return static_cast<U*>(reserve(slot, n * static_cast<int64_t>(sizeof(U))));
