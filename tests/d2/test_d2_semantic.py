@@ -84,6 +84,7 @@ def test_yaml_and_lazy_config_build_the_same_model(file):
     lazy.optimizer.params.model = models[1]
     theirs = instantiate(lazy.optimizer)
     assert isinstance(ours, TFRMSprop)
+    assert [instantiate(lazy.lr_multiplier)(where) for where in (0.0, 0.5, 1.0)] == [1, 1, 1]
     keys = ("lr", "decay", "eps", "momentum", "weight_decay")
     assert [ours.defaults[k] for k in keys] == [theirs.defaults[k] for k in keys]
 
