@@ -93,13 +93,9 @@ def is_lazy(folder: Path) -> bool:
 
 
 def save_categories(folder: str | Path, dataset: str) -> None:
-    """Write the category names of a dataset that has been loaded beside the weights.
-
-    Datasets for semantic segmentation have none.
-    """
-    names = MetadataCatalog.get(dataset).get("thing_classes")
-    if names is not None:
-        (Path(folder) / CATEGORIES).write_text(json.dumps(list(names)))
+    """Write the category names of a dataset that has been loaded beside the weights."""
+    names = list(MetadataCatalog.get(dataset).thing_classes)
+    (Path(folder) / CATEGORIES).write_text(json.dumps(names))
 
 
 def _output(instances: Instances) -> dict[str, Tensor]:

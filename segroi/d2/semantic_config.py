@@ -22,7 +22,7 @@ def add_semantic_config(cfg: CfgNode) -> None:
     cfg.MODEL.LOW_COST.FROZEN_STATISTICS = True
     # "sum" over an image's pixels as in the thesis, or "mean".
     cfg.MODEL.SEM_SEG_HEAD.LOSS_REDUCTION = "sum"
-    # "SGD" is Detectron2's; "TFRMSprop" takes BASE_LR, MOMENTUM and WEIGHT_DECAY, too.
+    # "SGD" is Detectron2's; "AdamW" takes BASE_LR and WEIGHT_DECAY, "TFRMSprop" also MOMENTUM.
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Decay of RMSProp's mean square, and what is added to it.
     cfg.SOLVER.RMSPROP_DECAY = 0.9

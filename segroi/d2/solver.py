@@ -1,4 +1,4 @@
-"""Optimizers of the papers that are not Detectron2's SGD."""
+"""Optimizers other than Detectron2's SGD."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segroi.utils.optim import TFRMSprop
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that ``SOLVER.OPTIMIZER`` names: Detectron2's "SGD", or "TFRMSprop".
+    """The optimizer that ``SOLVER.OPTIMIZER`` names: Detectron2's "SGD", "AdamW" or "TFRMSprop".
 
     Raises:
         ValueError: if the name is another.
@@ -20,11 +20,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     if solver.OPTIMIZER == "SGD":
         return build_sgd(cfg, model)
-    if solver.OPTIMIZER != "TFRMSprop":
-        raise ValueError(f"SOLVER.OPTIMIZER must be SGD or TFRMSprop, got {solver.OPTIMIZER!r}")
+    if solver.OPTIMIZER not in ("AdamW", "TFRMSprop"):
+        raise ValueError(
+            f"SOLVER.OPTIMIZER must be SGD, AdamW or TFRMSprop, got {solver.OPTIMIZER!r}"
+        )
     params = get_default_optimizer_params(
         model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM
     )
+    if solver.OPTIMIZER == "AdamW":
+        return torch.optim.AdamW(params, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
     return TFRMSprop(
         params,
         lr=solver.BASE_LR,

@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from segroi.d2 import load_config
 from segroi.d2.data import register_coco_json
+from segroi.d2.solver import build_optimizer
 
 QUICK = Path(__file__).resolve().parents[2] / "configs/quick"
 FILES = sorted(p.name for p in QUICK.glob("*_digits.*"))
@@ -68,3 +69,15 @@ def test_yaml_and_lazy_models_agree(stem):
     lazy = instantiate(LazyConfig.load(str(QUICK / f"{stem}.py")).model)
     ours, theirs = lazy.state_dict(), yacs.state_dict()
     assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in theirs.items()}
+
+
+def test_adamw_is_the_optimizer_of_both_forms():
+    cfg = _yacs("mask_rcnn_groie_digits.yaml")
+    lazy = LazyConfig.load(str(QUICK / "mask_rcnn_groie_digits.py"))
+    lazy.optimizer.params.model = torch.nn.Sequential(
+        torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)
+    )
+    ours, theirs = instantiate(lazy.optimizer), build_optimizer(cfg, lazy.optimizer.params.model)
+    assert type(ours) is type(theirs) is torch.optim.AdamW
+    for one, other in zip(ours.param_groups, theirs.param_groups, strict=True):
+        assert (one["lr"], one["weight_decay"]) == (other["lr"], other["weight_decay"])

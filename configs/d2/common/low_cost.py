@@ -12,8 +12,9 @@ from detectron2.data import transforms as T
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SemanticSegmentor
+from detectron2.solver import WarmupParamScheduler
 from detectron2.solver.build import get_default_optimizer_params
-from fvcore.common.param_scheduler import LinearParamScheduler
+from fvcore.common.param_scheduler import ConstantParamScheduler
 from omegaconf import OmegaConf
 
 from segroi.d2.semantic import FCNDecoderHead, MobileNetV1Backbone
@@ -68,7 +69,9 @@ dataloader.test = L(build_detection_test_loader)(
 dataloader.evaluator = L(SemSegEvaluator)(dataset_name="${..test.dataset.names}")
 
 optimizer = L(TFRMSprop)(params=L(get_default_optimizer_params)(), **rmsprop)
-lr_multiplier = L(LinearParamScheduler)(start_value=1.0, end_value=1.0)  # constant, 1 included
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=L(ConstantParamScheduler)(value=1.0), warmup_length=0.0, warmup_factor=1.0
+)
 train = model_zoo.get_config("common/train.py").train
 train.init_checkpoint = ""
 train.update(max_iter=cityscapes.max_iter, eval_period=cityscapes.eval_period)

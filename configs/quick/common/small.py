@@ -1,7 +1,8 @@
 """A Mask R-CNN that trains from scratch in minutes on two CPU cores, on scenes of digits.
 
-Small numbers, Detectron2's own parts: ResNet of basic blocks, FPN, RPN, StandardROIHeads. Box
-regression and masks are class-agnostic, because little data has to do.
+Small numbers, Detectron2's own parts: ResNet of basic blocks, FPN, RPN, StandardROIHeads. Norms in
+pyramid and box head let it train from scratch; box regression and masks are class-agnostic, because
+little data has to do.
 """
 
 import detectron2.data.transforms as T
@@ -13,12 +14,15 @@ from fvcore.common.param_scheduler import CosineParamScheduler
 from segroi.d2.backbones import small_resnet
 from segroi.d2.evaluation import MaskScoreCOCOEvaluator
 
-channels = {"fpn": 48, "fc": 256}
+channels = {"backbone": [32, 48, 96, 160, 192], "fpn": 48, "box": [64, 64], "fc": 256}
 size = 224
 
 model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
-model.backbone.bottom_up = L(small_resnet)(out_features=["res2", "res3", "res4", "res5"])
+model.backbone.bottom_up = L(small_resnet)(
+    channels=channels["backbone"], out_features=["res2", "res3", "res4", "res5"]
+)
 model.backbone.out_channels = channels["fpn"]
+model.backbone.norm = "BN"
 model.proposal_generator.head.in_channels = channels["fpn"]
 model.proposal_generator.anchor_generator.sizes = [[24], [48], [96], [192], [384]]
 model.proposal_generator.batch_size_per_image = 64
@@ -29,6 +33,8 @@ heads.num_classes = 10
 heads.batch_size_per_image = 32
 heads.positive_fraction = 0.33
 heads.box_head.input_shape.channels = channels["fpn"]
+heads.box_head.conv_dims = channels["box"]
+heads.box_head.conv_norm = "GN"
 heads.box_head.fc_dims = [channels["fc"]]
 heads.box_predictor.input_shape.channels = channels["fc"]
 heads.box_predictor.cls_agnostic_bbox_reg = True
