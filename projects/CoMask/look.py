@@ -26,6 +26,7 @@ from torch import Tensor
 
 from segroi.d2.comask_picture import dense_box_picture
 from segroi.d2.data import add_data_arguments, apply_data_arguments
+from segroi.utils.project_results import record
 
 # How one box is made of the cells' boxes [K, P, 4] and their confidence [K, P].
 CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--record", action="store_true", help="write into results.json")
     add_data_arguments(parser)
     args = parser.parse_args()
     cfg = LazyConfig.load(args.config_file)
@@ -103,7 +105,15 @@ def main() -> None:
     (folder / "boxes.json").write_text(json.dumps(results, indent=1))
     for choice, values in results.items():
         print(f"{choice:26s}", "  ".join(f"{k} {v:.1f}" for k, v in values.items()))
+    if args.record:
+        metrics = [f"{task} {m}" for task in ("bbox", "segm") for m in ("AP", "AP50", "AP75")]
+        rows = {k: [_rounded(v.get(m)) for m in metrics] for k, v in results.items()}
+        record(Path(__file__).with_name("results.json"), "boxes", rows)
     draw(cfg, model, folder, args.pictures)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def record(results_file: Path, table_id: str, values: Mapping[str, Sequence[floa
             "device": device_name(),
             "versions": f"torch {torch.__version__}",
         }
-    text = json.dumps(results, indent=1)
+    text = json.dumps(results, indent=1, ensure_ascii=False)
     # Lists of numbers stay on one line.
     text = re.sub(r"\[([^\[\]{}]+)\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     results_file.write_text(text + "\n")
