@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -294,3 +296,17 @@ def test_small_configs_train_and_predict(name):
     sum(losses.values()).backward()
     with torch.no_grad():
         assert model.eval()([sample()])[0]["instances"].has("pred_masks")
+
+
+def test_script_that_compares_choices_of_the_box(digits, tmp_path, monkeypatch, capsys):
+    config = ROOT / "configs/quick/comask_digits.py"
+    torch.manual_seed(0)
+    model = instantiate(LazyConfig.load(str(config)).model)
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    words = f"look --config-file {config} --weights {tmp_path}/model.pth --output {tmp_path}/look "
+    words += f"--pictures 1 --data-json {digits}/val.json --images {digits}/images"
+    monkeypatch.setattr("sys.argv", words.split())
+    runpy.run_path(str(ROOT / "projects/CoMask/look.py"), run_name="__main__")
+    results = json.loads((tmp_path / "look/boxes.json").read_text())
+    assert len(results) == 4 and "segm AP75" in results["weighted average"]
+    assert "central cell" in capsys.readouterr().out
