@@ -104,7 +104,8 @@ def draw_curves(path: str | Path, rows: Sequence[Mapping[str, float]], title: st
         (line,) = axes.plot(steps, _smooth(values), lw=2.2 if whole else 1.3, label=label)
         axes.plot(steps, values, lw=0.6, alpha=0.25, color=line.get_color())
     axes.set(xlabel="iteration", ylabel="loss", title=title)
-    axes.set_ylim(bottom=0)
+    wholes = [row[n] for row in rows for n in ("loss", "total_loss") if n in row]
+    axes.set_ylim(0, 1.15 * np.percentile(wholes, 97) if wholes else None)  # not the first spike
     axes.grid(alpha=0.3)
     if names:
         axes.legend(ncols=2, fontsize=9)
@@ -146,7 +147,9 @@ def _label(
 
 
 def _smooth(values: np.ndarray, share: float = 0.04) -> np.ndarray:
-    """Running mean over ``share`` of the curve."""
+    """Mean over the last ``share`` of the curve, over less at its start."""
     window = max(1, int(len(values) * share))
-    padded = np.concatenate([np.full(window - 1, values[:window].mean()), values])
-    return np.convolve(padded, np.ones(window) / window, mode="valid")
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
