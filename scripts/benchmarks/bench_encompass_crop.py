@@ -1,0 +1,142 @@
+"""Time encompass_crop (W5): 100 boxes of whole cells into zero-padded stacks, forward and backward.
+
+Rows run interleaved in one process and are checked to be bit-exact before anything is timed. The
+copy moves as many bytes as the stack has, between warm buffers.
+
+    python scripts/benchmarks/bench_encompass_crop.py [--threads 1 2] [--boxes 100] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+import torchvision
+from bench_crop_and_resize import Rows, measure
+from torch import Tensor
+from torch.nn import functional as F
+
+from segroi.ops import encompass_crop
+from segroi.utils.provenance import provenance
+
+GRID, SHAPE = 20, (14, 14)
+WORKLOADS = ((1, 1024), (2, 512))  # factor and channels of conv13 and conv11 at 640 px
+FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def random_cells(k: int) -> Tensor:
+    """Boxes of 2 to 14 cells a side, anywhere on the grid."""
+    g = torch.Generator().manual_seed(0)
+    sides = torch.randint(2, SHAPE[0] + 1, (k, 2), generator=g)
+    corner = (torch.rand(k, 2, generator=g) * (GRID - sides + 1)).long()
+    return torch.cat([corner, corner + sides], 1)
+
+
+def slices_and_padding(maps: Tensor, cells: list[list[int]], factor: int) -> Tensor:
+    """What plain PyTorch offers: a slice of the map into zeros, box by box."""
+    size = [side * factor for side in SHAPE]
+    form = torch.channels_last if not maps.is_contiguous() else torch.contiguous_format
+    out = torch.empty(len(cells), maps.shape[1], *size, memory_format=form).zero_()
+    for k, box in enumerate(cells):
+        x0, y0, x1, y1 = (v * factor for v in box)
+        out[k, :, : y1 - y0, : x1 - x0] = maps[0, :, y0:y1, x0:x1]
+    return out
+
+
+def pads_and_stack(maps: Tensor, cells: list[list[int]], factor: int) -> Tensor:
+    """The same without writing in place, which autograd follows at a bearable cost."""
+    crops = []
+    for x0, y0, x1, y1 in ([v * factor for v in box] for box in cells):
+        padding = (0, SHAPE[1] * factor - (x1 - x0), 0, SHAPE[0] * factor - (y1 - y0))
+        crops.append(F.pad(maps[0, :, y0:y1, x0:x1], padding))
+    return torch.stack(crops)
+
+
+def exact_roi_align(maps: Tensor, cells: Tensor, factor: int) -> Tensor:
+    """torchvision's roi_align on boxes of the stack's size, whose samples fall on the pixels."""
+    size = [side * factor for side in SHAPE]
+    corner = (cells[:, :2] * factor).float()
+    boxes = torch.cat([torch.zeros(len(cells), 1), corner, corner + torch.tensor(size[::-1])], 1)
+    crops = torchvision.ops.roi_align(maps, boxes, size, 1.0, 1, True)
+    inside = [torch.arange(n) for n in size]
+    sides = (cells[:, 2:] - cells[:, :2]) * factor
+    mask = (inside[0] < sides[:, 1:])[:, :, None] & (inside[1] < sides[:, :1])[:, None, :]
+    return crops * mask[:, None]
+
+
+def forward_rows(k: int, factor: int, channels: int, form: torch.memory_format) -> Rows:
+    """All ways to fill one stack."""
+    maps = torch.randn(1, channels, GRID * factor, GRID * factor).contiguous(memory_format=form)
+    cells, image = random_cells(k), torch.zeros(k, dtype=torch.long)
+    as_list = cells.tolist()
+    arguments = (maps, cells, image, [SHAPE])
+    (out,) = encompass_crop(*arguments, grid_size=(GRID, GRID))
+    source, target = out.clone(), torch.empty_like(out)
+    return {
+        "copy of the same bytes": lambda: target.copy_(source),
+        "encompass_crop(out=)": lambda: encompass_crop(
+            *arguments, grid_size=(GRID, GRID), out=[out]
+        )[0],
+        "encompass_crop": lambda: encompass_crop(*arguments, grid_size=(GRID, GRID))[0],
+        "slices and padding": lambda: slices_and_padding(maps, as_list, factor),
+        "torchvision roi_align": lambda: exact_roi_align(maps, cells, factor),
+    }
+
+
+def backward_rows(k: int, factor: int, channels: int, form: torch.memory_format) -> Rows:
+    """Gradients of the maps."""
+    maps = torch.randn(1, channels, GRID * factor, GRID * factor).contiguous(memory_format=form)
+    maps.requires_grad_()
+    cells, image = random_cells(k), torch.zeros(k, dtype=torch.long)
+    (ours,) = encompass_crop(maps, cells, image, [SHAPE], grid_size=(GRID, GRID))
+    padded = pads_and_stack(maps, cells.tolist(), factor)
+    upstream = torch.randn(ours.shape).contiguous(memory_format=form)
+    return {
+        name: lambda crops=crops: torch.autograd.grad(crops, maps, upstream, retain_graph=True)[0]
+        for name, crops in (("pads and stack", padded), ("encompass_crop", ours))
+    }
+
+
+def report(title: str, rows: Rows, repeat: int, tolerance: float) -> dict[str, object]:
+    """Check, measure and print one table; speeds are relative to the first row."""
+    results = [row() for row in rows.values()]
+    error = max(float((r - results[0]).abs().max() / results[0].abs().max()) for r in results)
+    if error > tolerance:
+        raise SystemExit(f"{title}: rows differ by {error:.2e}, nothing is timed")
+    load, milliseconds = os.getloadavg()[0], measure(rows, repeat)
+    first = next(iter(milliseconds.values()))
+    print(f"{title} (load {load:.1f})")
+    for name, value in milliseconds.items():
+        print(f"  {name:30} {value:9.2f} ms {first / value:7.2f}x")
+    return {"title": title, "load": load, "error": error, "milliseconds": milliseconds}
+
+
+def main() -> None:
+    """Run every table for every thread count."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--boxes", type=int, default=100)
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    tables = []
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        for factor, channels in WORKLOADS:
+            for layout, form in FORMATS.items():
+                side = GRID * factor
+                where = f"{args.boxes} boxes of {side}x{side}x{channels}, {layout}"
+                where = f"{where}, {threads} threads"
+                workload = (args.boxes, factor, channels, form)
+                tables.append(report(f"forward, {where}", forward_rows(*workload), args.repeat, 0))
+                backward = backward_rows(*workload)
+                tables.append(report(f"backward, {where}", backward, args.repeat, 1e-6))
+    if args.json:
+        args.json.write_text(json.dumps({**provenance(), "tables": tables}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
