@@ -1,0 +1,95 @@
+"""What the benchmarks share: rows that take turns in one process, checked equal, then timed.
+
+A benchmark is a ratio: a machine's speed drifts, so every round runs every row once and the medians
+are compared. Tables go to one JSON with device, versions, commit and build; ``report.py`` turns
+those into the README's table and a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from segroi.utils.provenance import provenance
+
+Row = Callable[[], Tensor]
+Rows = dict[str, Row]
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def arguments(description: str, repeat: int) -> argparse.ArgumentParser:
+    """Options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts")
+    parser.add_argument("--repeat", type=int, default=repeat, help="rounds (default %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--json", type=Path, help="file to write")
+    return parser
+
+
+def largest_difference(rows: Rows) -> float:
+    """Of any row to the first, relative to the first one's largest value."""
+    results = [row().float() for row in rows.values()]
+    size = results[0].abs().max()
+    return max(float((r - results[0]).abs().max() / size) for r in results)
+
+
+def milliseconds(row: Row) -> float:
+    """One call; on CUDA from launch to the end of its kernels."""
+    start = time.perf_counter()
+    result = row()
+    if result.is_cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3
+
+
+def table(
+    title: str, rows: Rows, repeat: int, tolerance: float = 1e-4, **facts: object
+) -> dict[str, object]:
+    """Check the rows, time them in turns, print and return them; the first row is the measure.
+
+    Args:
+        title: what is measured.
+        rows: names and calls, the peer first; each gives the tensor that is compared.
+        repeat: rounds that count; one more goes before them.
+        tolerance: largest relative difference to the first row.
+        facts: what tells this table from others, for ``report.py``.
+    """
+    error = largest_difference(rows)
+    if not error <= tolerance:
+        raise SystemExit(f"{title}: rows differ by {error:.2e}, nothing is timed")
+    load = os.getloadavg()[0]
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(repeat):
+        for name, row in rows.items():
+            times[name].append(milliseconds(row))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    spread = {name: [min(values), max(values)] for name, values in times.items()}
+    first = next(iter(medians.values()))
+    print(f"{title} (load {load:.1f}, rows agree to {error:.0e})", flush=True)
+    for name, value in medians.items():
+        print(f"  {name:40} {value:9.2f} ms {first / value:7.2f}x", flush=True)
+    return {
+        "title": title,
+        **facts,
+        "load": load,
+        "error": error,
+        "milliseconds": medians,
+        "spread": spread,
+    }
+
+
+def save(path: Path | None, tables: Iterable[dict[str, object]]) -> None:
+    """Write tables and where they come from, if a file was asked for."""
+    record = {**provenance(), "tables": list(tables)}
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n")
