@@ -111,8 +111,10 @@ def extension() -> list:
     if use_cuda:
         archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", known_archs(root))
         cxx += [f'-DSEGROI_CUDA_ARCHS="{archs}"', f'-DSEGROI_CUDA_VERSION="{cuda_version(root)}"']
-        sources += sorted_glob("csrc/cuda/*.cu")
+        sources += [*sorted_glob("csrc/cuda/*.cpp"), *sorted_glob("csrc/cuda/*.cu")]
         compile_args["nvcc"] = ["-O3", "--expt-relaxed-constexpr", "-lineinfo", "-DNDEBUG"]
+    else:
+        sources.append("csrc/cpu_only.cpp")
     kind = CUDAExtension if use_cuda else CppExtension
     return [
         kind(

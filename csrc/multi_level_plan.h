@@ -1,7 +1,7 @@
 // Options of multi_level_roi_align, read and checked once for CPU and CUDA.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <optional>
 #include <string>

@@ -152,6 +152,10 @@ __device__ __forceinline__ const scalar_t* crop_of(const SeparableArgs& args, co
          task.channel * args.crop_stride.c;
 }
 
+// Channels of a lane of the gather: 16 bytes of accumulators.
+template <typename scalar_t>
+constexpr int kGatherVector = 16 / sizeof(accumulate_t<scalar_t>);
+
 // Tile of a channels-last map: lanes are channels (V to a lane), registers are the row's pixels.
 template <typename scalar_t, int V>
 struct ChannelsLastTile {

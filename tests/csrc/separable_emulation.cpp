@@ -46,7 +46,7 @@ int forward(SeparableArgs a, int order) {
 template <typename scalar_t>
 int backward(SeparableArgs a, int order) {
   using T = accumulate_t<scalar_t>;
-  constexpr int v = std::is_same_v<scalar_t, double> ? 2 : 4;
+  constexpr int v = kGatherVector<scalar_t>;
   const int64_t entries = a.rois * (a.all_levels ? a.levels : 1) + 1;
   std::vector<Window> windows(entries);
   std::vector<int> rois(entries);

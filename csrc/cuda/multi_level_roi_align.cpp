@@ -1,0 +1,91 @@
+// multi_level_roi_align on CUDA: one launch forward, two backward.
+#include <torch/library.h>
+
+#include "cuda/separable_ops.h"
+#include "multi_level_plan.h"
+
+namespace segroi::cuda {
+namespace {
+
+constexpr const char* kOp = "multi_level_roi_align";
+
+#define PLAN_ARGUMENTS                                                                      \
+  at::IntArrayRef output_size, at::ArrayRef<double> spatial_scales, int64_t sampling_ratio, \
+      bool aligned, c10::string_view reduce, int64_t finest_level, double canonical_size,   \
+      int64_t canonical_level, c10::string_view on_invalid
+#define PLAN_VALUES                                                                           \
+  output_size, spatial_scales, sampling_ratio, aligned, reduce, finest_level, canonical_size, \
+      canonical_level, on_invalid
+
+SeparableArgs make_args(const MultiLevelPlan& plan, const at::Tensor& map, const at::Tensor& rois,
+                        const std::optional<at::Tensor>& levels) {
+  SeparableArgs args{};
+  set_boxes(&args, kOp, "rois", rois, map, {2, 1, 4, 3}, 5);
+  args.image_column = 0;
+  if (levels) {
+    set_index(kOp, "levels", *levels, args.rois, &args.level_index, &args.level_index_bytes,
+              &args.level_index_stride);
+  }
+  args.level_map = plan.level_map;
+  args.coordinates = Coordinates::roi_align;
+  args.bins[0] = plan.bins_h;
+  args.bins[1] = plan.bins_w;
+  args.samples[0] = args.samples[1] = plan.sampling_ratio;
+  args.pool = 1;
+  args.aligned = plan.aligned;
+  args.all_levels = !plan.select;
+  args.op = OpCode::multi_level_roi_align;
+  return args;
+}
+
+// The result as the kernels see it: [K, slots, C, h, w].
+at::Tensor by_slot(const at::Tensor& out, const MultiLevelPlan& plan, const at::Tensor& map) {
+  return plan.stack ? out : out.unflatten(1, {plan.slots, map.size(1)});
+}
+
+void run(at::TensorList features, const at::Tensor& rois, const std::optional<at::Tensor>& levels,
+         const MultiLevelPlan& plan, at::ArrayRef<double> scales, const at::Tensor& out) {
+  SeparableArgs args = make_args(plan, features[0], rois, levels);
+  args.error_flag = plan.zero_invalid ? nullptr : error_flag(features[0].get_device());
+  forward(&args, kOp, features, scales, by_slot(out, plan, features[0]));
+}
+
+void multi_level_roi_align_out(at::TensorList features, const at::Tensor& rois,
+                               const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS,
+                               at::Tensor& out) {
+  run(features, rois, levels, make_plan(features, PLAN_VALUES), spatial_scales, out);
+}
+
+at::Tensor multi_level_roi_align(at::TensorList features, const at::Tensor& rois,
+                                 const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS) {
+  const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+  const at::Tensor out =
+      empty_crops(features[0], rois.size(0), plan.slots, plan.bins_h, plan.bins_w, plan.stack);
+  run(features, rois, levels, plan, spatial_scales, out);
+  return out;
+}
+
+std::tuple<std::vector<at::Tensor>, at::Tensor> multi_level_roi_align_backward(
+    const at::Tensor& grad, at::TensorList features, const at::Tensor& rois,
+    const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS, bool need_features, bool need_rois) {
+  const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+  const SeparableArgs args = make_args(plan, features[0], rois, levels);
+  const at::Tensor slots = by_slot(grad, plan, features[0]);
+  std::vector<at::Tensor> to_features;
+  if (need_features) to_features = backward_maps(args, kOp, features, spatial_scales, slots);
+  for (size_t l = to_features.size(); l < features.size(); ++l) {
+    to_features.push_back(at::empty({0}, features[l].options()));
+  }
+  if (!need_rois) return {to_features, at::zeros_like(rois, at::MemoryFormat::Contiguous)};
+  return {to_features, backward_boxes(args, kOp, features, spatial_scales, slots, rois)};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(segroi, CUDA, m) {
+  m.impl("multi_level_roi_align", &multi_level_roi_align);
+  m.impl("multi_level_roi_align_out", &multi_level_roi_align_out);
+  m.impl("multi_level_roi_align_backward", &multi_level_roi_align_backward);
+}
+
+}  // namespace segroi::cuda
