@@ -153,14 +153,13 @@ def command_class() -> dict:
             try:
                 super().run()
             except Exception as error:
-                uses_cuda = any(s.endswith(".cu") for e in self.extensions for s in e.sources)
-                if uses_cuda:
-                    warn(
-                        "the build with CUDA kernels failed (see above). SEGROI_CUDA=0 builds for "
-                        "the CPU only; CUDA_HOME chooses another toolkit; TORCH_CUDA_ARCH_LIST "
-                        "the architectures."
-                    )
-                raise error
+                if not any(s.endswith(".cu") for e in self.extensions for s in e.sources):
+                    raise
+                raise RuntimeError(
+                    "segroi: the build with CUDA kernels failed (see above). SEGROI_CUDA=0 builds "
+                    "for the CPU only; CUDA_HOME chooses another toolkit; TORCH_CUDA_ARCH_LIST the "
+                    "architectures."
+                ) from error
 
     return {"build_ext": BuildSegroi}
 

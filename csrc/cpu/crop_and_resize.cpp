@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "checks.h"
 #include "cpu/separable.h"
+#include "crop_plan.h"
 
 namespace segroi {
 namespace {
@@ -16,44 +16,7 @@ namespace {
 using at::Tensor;
 constexpr const char* kOp = "crop_and_resize";
 
-struct Options {
-  int64_t crop_h, crop_w, pool;
-  bool nearest, aligned, zero_invalid;
-  double fill;
-
-  Options(at::IntArrayRef crop_size, c10::string_view method, double fill,
-          c10::string_view coordinates, int64_t pool, c10::string_view on_invalid)
-      : crop_h(crop_size[0]),
-        crop_w(crop_size[1]),
-        pool(pool),
-        nearest(method == "nearest"),
-        aligned(coordinates == "aligned"),
-        zero_invalid(on_invalid == "zero"),
-        fill(fill) {
-    const int64_t limit = int64_t{1} << 20;
-    SEGROI_CHECK(kOp,
-                 pool >= 1 && crop_h >= 1 && crop_w >= 1 && crop_h < limit && crop_w < limit &&
-                     crop_h % pool == 0 && crop_w % pool == 0,
-                 "crop_size", "multiples of pool=" + std::to_string(pool) + " in [1, 2^20)",
-                 crop_size);
-  }
-};
-
-void check_tensors(const Tensor& features, const Tensor& boxes, const Tensor& index) {
-  SEGROI_CHECK(kOp, features.dim() == 4 && features.size(2) > 0 && features.size(3) > 0, "features",
-               "Tensor[N, C, H, W] with H, W > 0", describe(features));
-  const auto wide = features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  SEGROI_CHECK(kOp,
-               boxes.dim() == 2 && boxes.size(1) == 4 && boxes.scalar_type() == wide &&
-                   boxes.device() == features.device(),
-               "boxes", std::string(toString(wide)) + " Tensor[K, 4] beside features",
-               describe(boxes));
-  SEGROI_CHECK(kOp,
-               index.dim() == 1 && index.size(0) == boxes.size(0) &&
-                   at::isIntegralType(index.scalar_type(), false) &&
-                   index.device() == features.device(),
-               "box_index", "an integer Tensor[K] beside features", describe(index));
-}
+using Options = CropAndResizePlan;
 
 // Whether box k is good; throws where it is not and that is an error.
 template <typename A>
@@ -108,13 +71,8 @@ void crop_and_resize_out(const Tensor& features, const Tensor& boxes, const Tens
                          c10::string_view coordinates, int64_t pool, c10::string_view on_invalid,
                          const Tensor& out) {
   const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
-  check_tensors(features, boxes, index);
-  const std::array<int64_t, 4> size{boxes.size(0), features.size(1), o.crop_h / pool,
-                                    o.crop_w / pool};
-  SEGROI_CHECK(kOp,
-               out.sizes() == at::IntArrayRef(size) &&
-                   out.scalar_type() == features.scalar_type() && out.device() == features.device(),
-               "out", c10::str("Tensor", at::IntArrayRef(size), " like features"), describe(out));
+  o.check_inputs(features, boxes, index);
+  o.check_crops("out", out, features, boxes);
   with_accumulator(features, [&](auto zero) {
     separable_forward(problem_of<decltype(zero)>(features, boxes, index, o), out.unsqueeze(1));
   });
@@ -124,7 +82,7 @@ Tensor crop_and_resize(const Tensor& features, const Tensor& boxes, const Tensor
                        at::IntArrayRef crop_size, c10::string_view method, double fill,
                        c10::string_view coordinates, int64_t pool, c10::string_view on_invalid) {
   const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
-  check_tensors(features, boxes, index);
+  o.check_inputs(features, boxes, index);
   const Tensor out =
       empty_output(features, boxes.size(0), 1, o.crop_h / pool, o.crop_w / pool, false);
   crop_and_resize_out(features, boxes, index, crop_size, method, fill, coordinates, pool,
@@ -137,14 +95,8 @@ std::tuple<Tensor, Tensor> crop_and_resize_backward(
     at::IntArrayRef crop_size, c10::string_view method, double fill, c10::string_view coordinates,
     int64_t pool, c10::string_view on_invalid, std::array<bool, 2> needs) {
   const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
-  check_tensors(features, boxes, index);
-  const std::array<int64_t, 4> size{boxes.size(0), features.size(1), o.crop_h / pool,
-                                    o.crop_w / pool};
-  SEGROI_CHECK(kOp,
-               grad.sizes() == at::IntArrayRef(size) &&
-                   grad.scalar_type() == features.scalar_type() &&
-                   grad.device() == features.device(),
-               "grad", c10::str("Tensor", at::IntArrayRef(size), " like features"), describe(grad));
+  o.check_inputs(features, boxes, index);
+  o.check_crops("grad", grad, features, boxes);
   Tensor to_features, to_boxes;
   with_accumulator(features, [&](auto zero) {
     const auto problem = problem_of<decltype(zero)>(features, boxes, index, o);

@@ -15,6 +15,21 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 }
 #endif
 
+// Quotient by a divisor that many share: one multiplication. Exact while value * divisor < 2^32.
+struct Divider {
+  unsigned divisor, magic;
+
+  __device__ explicit Divider(int d)
+      : divisor(static_cast<unsigned>(d)), magic(d > 1 ? 0xffffffffu / divisor + 1 : 0) {}
+  // Replaces *value by the remainder.
+  __device__ __forceinline__ int split(int* value) const {
+    const unsigned v = static_cast<unsigned>(*value);
+    const unsigned quotient = magic != 0 ? __umulhi(v, magic) : v;
+    *value = static_cast<int>(v - quotient * divisor);
+    return static_cast<int>(quotient);
+  }
+};
+
 // V neighbouring elements: one 16-byte access where V * sizeof(T) is 16.
 template <typename T, int V>
 struct alignas(V * sizeof(T)) Vec {

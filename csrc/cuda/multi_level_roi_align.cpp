@@ -17,14 +17,14 @@ constexpr const char* kOp = "multi_level_roi_align";
   output_size, spatial_scales, sampling_ratio, aligned, reduce, finest_level, canonical_size, \
       canonical_level, on_invalid
 
-SeparableArgs make_args(const MultiLevelPlan& plan, const at::Tensor& map, const at::Tensor& rois,
+SeparableArgs make_args(const MultiLevelPlan& plan, at::TensorList features, const at::Tensor& rois,
                         const std::optional<at::Tensor>& levels) {
+  check_rois(features, rois, levels);
   SeparableArgs args{};
-  set_boxes(&args, kOp, "rois", rois, map, {2, 1, 4, 3}, 5);
+  set_boxes(&args, rois, {2, 1, 4, 3});
   args.image_column = 0;
   if (levels) {
-    set_index(kOp, "levels", *levels, args.rois, &args.level_index, &args.level_index_bytes,
-              &args.level_index_stride);
+    set_index(*levels, &args.level_index, &args.level_index_bytes, &args.level_index_stride);
   }
   args.level_map = plan.level_map;
   args.coordinates = Coordinates::roi_align;
@@ -45,7 +45,8 @@ at::Tensor by_slot(const at::Tensor& out, const MultiLevelPlan& plan, const at::
 
 void run(at::TensorList features, const at::Tensor& rois, const std::optional<at::Tensor>& levels,
          const MultiLevelPlan& plan, at::ArrayRef<double> scales, const at::Tensor& out) {
-  SeparableArgs args = make_args(plan, features[0], rois, levels);
+  SeparableArgs args = make_args(plan, features, rois, levels);
+  check_result("out", out, features, rois, plan);
   args.error_flag = plan.zero_invalid ? nullptr : error_flag(features[0].get_device());
   forward(&args, kOp, features, scales, by_slot(out, plan, features[0]));
 }
@@ -69,14 +70,16 @@ std::tuple<std::vector<at::Tensor>, at::Tensor> multi_level_roi_align_backward(
     const at::Tensor& grad, at::TensorList features, const at::Tensor& rois,
     const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS, bool need_features, bool need_rois) {
   const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
-  const SeparableArgs args = make_args(plan, features[0], rois, levels);
+  const SeparableArgs args = make_args(plan, features, rois, levels);
+  check_result("grad", grad, features, rois, plan);
   const at::Tensor slots = by_slot(grad, plan, features[0]);
   std::vector<at::Tensor> to_features;
   if (need_features) to_features = backward_maps(args, kOp, features, spatial_scales, slots);
   for (size_t l = to_features.size(); l < features.size(); ++l) {
     to_features.push_back(at::empty({0}, features[l].options()));
   }
-  if (!need_rois) return {to_features, at::zeros_like(rois, at::MemoryFormat::Contiguous)};
+  // what is not needed is not filled: nobody reads it
+  if (!need_rois) return {to_features, at::empty_like(rois, at::MemoryFormat::Contiguous)};
   return {to_features, backward_boxes(args, kOp, features, spatial_scales, slots, rois)};
 }
 

@@ -14,10 +14,11 @@ constexpr int kMaxLevels = 16;  // maps of one launch
 
 // Division of work.
 constexpr int kBlockThreads = 256, kPlanThreads = 512;
-constexpr int kTileBins = 32;           // bins of a block's tile along one axis, at most
-constexpr int kTapBytes = 20 << 10;     // shared memory for tap lists, at most
-constexpr int kSumsBytes = 20 << 10;    // shared memory for sums along y (strided forward)
-constexpr int kStridedChannels = 32;    // channels of a block of the strided forward, at most
+constexpr int kTileBins = 32;         // bins of a block's tile along one axis, at most
+constexpr int kTapBytes = 16 << 10;   // shared memory for tap lists, at most
+constexpr int kSumsBytes = 24 << 10;  // shared memory for sums along y (strided forward), at most
+constexpr int kForwardBytes = 44 << 10;  // both: 48 KB less what kernels declare
+constexpr int kStridedChannels = 32;     // channels of a block of the strided forward, at most
 constexpr int kWeightBytes = 12 << 10;  // shared memory for the weights of a batch of RoIs (gather)
 constexpr int kMapTileRows = 8;         // rows of a map that a block of the gather owns, one a warp
 constexpr int kMapTileColumns[2] = {8, 32};  // its columns: channels last, strided

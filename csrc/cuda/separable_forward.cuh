@@ -139,9 +139,10 @@ __device__ void sum_along_y(const MapView& map, const scalar_t* plane,
                             const TapTables<Tap<T>, T>& t, int s, const Columns& columns,
                             const Part& part, int pitch, T* sums) {
   const int groups = (part.channels + kChannelGroup - 1) / kChannelGroup;
+  const Divider by_column(columns.count), by_row(part.rows);
   for (int i = threadIdx.x; i < groups * part.rows * columns.count; i += blockDim.x) {
-    const int j = i % columns.count, r = i / columns.count % part.rows;
-    const int c = i / columns.count / part.rows * kChannelGroup;
+    int j = i, r = by_column.split(&j);
+    const int c = by_row.split(&r) * kChannelGroup;
     const int x = columns.dense ? columns.first + j : t.taps[columns.tap + j].pixel;
     const scalar_t* column[kChannelGroup];
     T sum[kChannelGroup] = {};
@@ -169,8 +170,10 @@ template <typename scalar_t, typename T>
 __device__ void sum_along_x(const SeparableArgs& args, const BlockTask& task, int count,
                             const TapTables<Tap<T>, T>& t, const Columns* columns, const Part& part,
                             int pitch, const T* sums) {
+  const Divider by_bin(t.bins[1]), by_row(part.rows);
   for (int i = threadIdx.x; i < part.channels * part.rows * t.bins[1]; i += blockDim.x) {
-    const int bx = i % t.bins[1], r = i / t.bins[1] % part.rows, c = i / t.bins[1] / part.rows;
+    int bx = i, r = by_bin.split(&bx);
+    const int c = by_row.split(&r);
     const T* row = sums + (c * part.rows + r) * pitch;
     T sum = extrapolated(args, t, part.row + r, bx);
     for (int s = 0; s < count; row += columns[s++].count) {
@@ -208,7 +211,12 @@ __global__ void __launch_bounds__(kBlockThreads, 4)
   T* sums = reinterpret_cast<T*>(dynamic_shared() + args.shared_bytes);
   const int width = pitch > 0 ? pitch : 1;
   const int rows = clamp_int(room / (width * kChannelGroup), 1, t.bins[0]);
-  const int channels = clamp_int(room / (width * rows), 1, task.channels);
+  // as few parts as fit, of about the same number of channels
+  const int most = clamp_int(room / (width * rows), 1, task.channels);
+  const int parts = (task.channels + most - 1) / most, even = (task.channels + parts - 1) / parts;
+  const int channels = even % kChannelGroup == 0 || even == task.channels
+                           ? even
+                           : clamp_int(even + kChannelGroup - even % kChannelGroup, 1, most);
   for (int c = 0; c < task.channels; c += channels) {
     for (int row = 0; row < t.bins[0]; row += rows) {
       const Part part{c, clamp_int(task.channels - c, 1, channels), row,

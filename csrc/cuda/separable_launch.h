@@ -90,7 +90,8 @@ inline LaunchShape divide_forward(SeparableArgs* a, Layout layout, int v, int co
     a->tile_bins[0] = (a->tile_bins[0] + 1) / 2;
   }
   a->shared_bytes = table_bytes(*a, a->all_levels && a->slots == 1, 2 * coordinate, coordinate);
-  a->sums_bytes = layout == Layout::strided ? kSumsBytes : 0;
+  a->sums_bytes =
+      layout == Layout::strided ? std::min(kSumsBytes, kForwardBytes - a->shared_bytes) : 0;
   return {blocks(), kBlockThreads, a->shared_bytes + a->sums_bytes};
 }
 

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -40,31 +39,18 @@ inline DType dtype_of(const char* op, const at::Tensor& map) {
   }
 }
 
-// Rows of `boxes` (the maps' device; double beside double maps, else float), y0, x0, y1, x1 in the
-// given columns.
-inline void set_boxes(SeparableArgs* args, const char* op, const char* name,
-                      const at::Tensor& boxes, const at::Tensor& map, std::array<int, 4> columns,
-                      int width) {
-  const auto wide = map.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  SEGROI_CHECK(op,
-               boxes.dim() == 2 && boxes.size(1) == width && boxes.scalar_type() == wide &&
-                   boxes.device() == map.device(),
-               name, c10::str(wide, " Tensor[K, ", width, "] beside features"), describe(boxes));
+// Rows of `boxes`, checked before; the columns of y start, x start, y end, x end.
+inline void set_boxes(SeparableArgs* args, const at::Tensor& boxes, std::array<int, 4> columns) {
   args->rois = boxes.size(0);
   args->boxes = boxes.const_data_ptr();
   args->box_stride = boxes.stride(0);
   args->box_column_stride = boxes.stride(1);
   std::copy(columns.begin(), columns.end(), args->box_column);
-  args->box_columns = width;
+  args->box_columns = static_cast<int>(boxes.size(1));
 }
 
 // An integer of each RoI; for the kernels 0 bytes are one unsigned byte.
-inline void set_index(const char* op, const char* name, const at::Tensor& index, int64_t rois,
-                      const void** data, int* bytes, int64_t* stride) {
-  SEGROI_CHECK(op,
-               index.dim() == 1 && index.size(0) == rois && index.is_cuda() &&
-                   at::isIntegralType(index.scalar_type(), false),
-               name, c10::str("an integer Tensor[", rois, "] beside features"), describe(index));
+inline void set_index(const at::Tensor& index, const void** data, int* bytes, int64_t* stride) {
   *data = index.const_data_ptr();
   *bytes = index.scalar_type() == at::kByte ? 0 : static_cast<int>(index.element_size());
   *stride = index.stride(0);
@@ -79,8 +65,6 @@ inline void set_maps(SeparableArgs* args, const char* op, at::TensorList maps,
   args->channels = maps[0].size(1);
   for (size_t l = 0; l < maps.size(); ++l) {
     const at::Tensor& m = maps[l];
-    SEGROI_CHECK(op, m.device() == maps[0].device() && m.scalar_type() == maps[0].scalar_type(),
-                 "features", "of one device and dtype", describe(m));
     SEGROI_CHECK(op, m.size(2) < 1 << 30 && m.size(3) < 1 << 30, "features",
                  "fewer than 2^30 rows and columns", describe(m));
     args->maps[l] = {const_cast<void*>(m.const_data_ptr()),
@@ -136,7 +120,7 @@ inline std::vector<at::Tensor> backward_maps(SeparableArgs args, const char* op,
   std::vector<at::Tensor> grads;
   for (const at::Tensor& m : maps) grads.push_back(at::empty_like(m));
   set_maps(&args, op, grads, scales);
-  if (is_channels_last(maps[0]) && grad.stride(2) != 1) {
+  if (args.channels > 1 && grads[0].stride(1) == 1 && grad.stride(2) != 1) {
     grad = grad.permute({0, 1, 3, 4, 2}).contiguous().permute({0, 1, 4, 2, 3});
   }
   set_crops(&args, grad);

@@ -248,6 +248,9 @@ T __shfl_down_sync(unsigned, T value, unsigned delta) {
   return emulation::from_word<T>(
       emulation::exchange(emulation::to_word(value))[from < 32 ? from : lane]);
 }
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
+}
 inline int __popc(unsigned bits) {
   return __builtin_popcount(bits);
 }

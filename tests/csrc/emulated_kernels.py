@@ -39,7 +39,7 @@ Args = struct(
 def build(directory):
     """Compile the kernels with g++ and load them."""
     library = Path(directory) / "emulation.so"
-    command = ["g++", "-std=c++20", "-O2", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
+    command = ["g++", "-std=c++20", "-O1", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas"]
     command += ["-shared", "-fPIC", f"-I{ROOT / 'csrc'}", "-o", str(library)]
     subprocess.run([*command, str(ROOT / "tests/csrc/separable_emulation.cpp")], check=True)
     loaded = ctypes.CDLL(str(library))
