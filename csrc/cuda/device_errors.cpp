@@ -26,12 +26,25 @@ std::atomic<int64_t>* words() {
   return page;
 }
 
+// By OpCode; # stands for the index of the offender.
+constexpr std::array<const char*, 6> kTexts = {
+    "",
+    "multi_level_roi_align: rois[#] must be finite and begin with the index of an image (and "
+    "levels[#] be that of a map)",
+    "crop_and_resize: boxes[#] must be finite and box_index[#] the index of an image",
+    "encompass_crop: cells[#] must lie on the grid and fit in their shape, and batch_index[#] be "
+    "the "
+    "index of an image",
+    "encompassing_boxes: boxes[#] must be finite",
+    "stack_rows: branch[#] must be -1 or a stack that has a row left"};
+
 std::string describe_word(int64_t word) {
-  static constexpr std::array<const char*, 4> kNames = {
-      "", "multi_level_roi_align: rois", "crop_and_resize: boxes", "encompass_crop: boxes"};
   const int64_t index = word & ((int64_t{1} << kOpCodeShift) - 1);
-  return std::string(kNames.at(word >> kOpCodeShift)) + "[" + std::to_string(index) +
-         "] must be finite with a batch index in range, got another value; its output is 0";
+  std::string text = kTexts.at(word >> kOpCodeShift);
+  for (size_t at = 0; (at = text.find('#', at)) != std::string::npos;) {
+    text.replace(at, 1, std::to_string(index));
+  }
+  return text + ", got something else";
 }
 
 // What kernels of `device` have reported since the last call, or "".

@@ -7,7 +7,13 @@
 
 namespace segroi {
 
-enum class OpCode : int64_t { multi_level_roi_align = 1, crop_and_resize = 2, encompass_crop = 3 };
+enum class OpCode : int64_t {
+  multi_level_roi_align = 1,
+  crop_and_resize,
+  encompass_crop,
+  encompassing_boxes,
+  stack_rows
+};
 
 constexpr int kOpCodeShift = 48;  // the low bits hold the index of the offending RoI
 

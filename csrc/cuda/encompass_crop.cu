@@ -295,7 +295,7 @@ at::Tensor encompassing_boxes(const at::Tensor& boxes, at::IntArrayRef image_siz
                                           0, c10::cuda::getCurrentCUDAStream()>>>(
         corners.const_data_ptr<scalar_t>(), count, image_size[0], image_size[1], grid_size[0],
         grid_size[1], cells.mutable_data_ptr<int64_t>(), error_of(boxes, zero_invalid),
-        error_word(OpCode::encompass_crop, 0));
+        error_word(OpCode::encompassing_boxes, 0));
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return cells;
@@ -316,7 +316,7 @@ at::Tensor stack_rows(const at::Tensor& branch, at::IntArrayRef rows, bool zero_
   stack_rows_kernel<<<(count + kCropThreads - 1) / kCropThreads, kCropThreads, 0,
                       c10::cuda::getCurrentCUDAStream()>>>(
       branches.const_data_ptr<int64_t>(), count, stacks, source.mutable_data_ptr<int64_t>(),
-      error_of(branch, zero_invalid), error_word(OpCode::encompass_crop, 0));
+      error_of(branch, zero_invalid), error_word(OpCode::stack_rows, 0));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   return source;
 }

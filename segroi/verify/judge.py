@@ -176,6 +176,7 @@ def judge(case: Case, device: str) -> Outcome:
     case.spoil(arguments)
     try:
         ours = _forward_backward(subject.run, arguments)
+        ops.check_errors()  # CUDA: what the kernels found
     except Exception as error:
         return _judge_error(case, subject.errors, error)
     if case.argument is not None:
