@@ -18,14 +18,6 @@ struct MultiLevelPlan {
   bool aligned, select, stack, zero_invalid;
   LevelMap level_map;
 };
-    if (stack) size = {rois.size(0), slots, map.size(1), bins_h, bins_w};
-    SEGROI_CHECK("multi_level_roi_align",
-                 result.sizes() == at::IntArrayRef(size) &&
-                     result.scalar_type() == map.scalar_type() && result.device() == map.device(),
-                 name, c10::str("Tensor", at::IntArrayRef(size), " like features"),
-                 describe(result));
-  }
-};
 
 inline MultiLevelPlan make_plan(at::TensorList features, at::IntArrayRef output_size,
                                 at::ArrayRef<double> spatial_scales, int64_t sampling_ratio,
