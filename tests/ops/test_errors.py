@@ -12,6 +12,14 @@ def test_schema_is_registered():
     assert "int device" in str(torch.ops.segroi.take_error.default._schema)
 
 
+def test_every_operator_answers_cuda_tensors():
+    """With a kernel, or in a build without CUDA with a text that says what to do."""
+    names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("segroi::")]
+    names.remove("segroi::take_error")
+    missing = [n for n in names if not torch._C._dispatch_has_kernel_for_dispatch_key(n, "CUDA")]
+    assert names and not missing
+
+
 @pytest.mark.cuda
 def test_clear_after_a_report():
     check_errors()
