@@ -91,8 +91,8 @@ def render(records: dict[str, dict[str, Any]]) -> str:
         if not name.startswith("multi_level_roi_align"):
             continue
         lines += [
-            "`multi_level_roi_align` on an 800×1216 px image, P2 to P5 of 256 channels, float32, beside "
-            "Detectron2's `ROIPooler` (the sums beside torchvision's `roi_align` level by level):",
+            "`multi_level_roi_align` on an 800×1216 px image, P2 to P5 of 256 channels, float32, "
+            "beside Detectron2's `ROIPooler` (the sums beside torchvision's `roi_align` level by level):",
             "",
             *pooling(record),
             "",
