@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from segroi.tv.checkpoint import describe, load_checkpoint, load_state, save_checkpoint
 from segroi.tv.config import TrainConfig
 from segroi.tv.data import CocoDataset, IterationSampler, Target, collate
-from segroi.tv.models import build_model, initialise_backbone, model_arguments
+from segroi.tv.models import build_model, find_model, model_arguments
 from segroi.utils.progress import Progress
 from segroi.utils.provenance import provenance
 from segroi.utils.suggest import UsageError
@@ -56,7 +56,8 @@ class Trainer:
         self.arguments = _resolved(config)
         self.model = build_model(config.model, len(self.dataset.categories), **self.arguments)
         if config.backbone_weights:
-            initialise_backbone(self.model, config.backbone_weights)
+            load = find_model(config.model).load_backbone
+            load(self.model.backbone, config.backbone_weights)
         self.model.to(self.device)
         self.optimizer = build_optimizer(self.model, config)
         self.iteration = 0

@@ -22,12 +22,21 @@ from segroi.utils.suggest import UsageError, unknown
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that can be asked for by name."""
+    """A model that can be asked for by name.
+
+    Args:
+        build: ``build(num_classes, **arguments)`` gives the model.
+        summary: one line for ``segroi models``.
+        arguments: what this name gives to ``build`` unless told otherwise.
+        kinds: what it predicts.
+        load_backbone: ``load_backbone(model.backbone, path)`` reads ImageNet weights.
+    """
 
     build: Callable[..., nn.Module]
     summary: str
     arguments: Mapping[str, object] = field(default_factory=dict)
     kinds: tuple[str, ...] = ("box", "mask")
+    load_backbone: Callable[[nn.Module, str | Path], None] = load_backbone_weights
 
 
 MODELS: dict[str, Entry] = {
@@ -72,8 +81,3 @@ def model_arguments(name: str) -> dict[str, object]:
     parameters = inspect.signature(entry.build).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {**defaults, **entry.arguments}
-
-
-def initialise_backbone(model: nn.Module, path: str | Path) -> None:
-    """Load ImageNet weights of the model's own kind into its backbone."""
-    load_backbone_weights(model.backbone, path)

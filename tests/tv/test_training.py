@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_run import annotation, write
+from torchvision.models import get_model
 
 from segroi.tv.checkpoint import load_checkpoint, load_model
 from segroi.tv.config import TrainConfig, load_config
@@ -238,3 +239,16 @@ def test_bad_configs_are_told(tmp_path, monkeypatch, text, message):
 def test_bad_values_are_told(config, change, message):
     with pytest.raises(UsageError, match=message):
         Trainer(replace(config, **change))
+
+
+def test_backbone_weights_are_loaded_frozen_and_remembered(config, tmp_path):
+    network = get_model("mobilenet_v3_small", weights=None)
+    torch.save(network.state_dict(), tmp_path / "imagenet.pth")
+    arguments = {k: v for k, v in config.model_args.items() if k != "norm"}
+    weights = str(tmp_path / "imagenet.pth")
+    trainer = Trainer(replace(config, iterations=1, model_args=arguments, backbone_weights=weights))
+    first = network.features[0][0].weight
+    assert torch.equal(trainer.model.backbone.body["0"][0].weight, first)
+    model, info = load_model(trainer.run())
+    assert info["model"]["args"]["norm"] == "frozen" and info["model"]["args"]["frozen_stages"] == 1
+    assert torch.equal(model.backbone.body["0"][0].weight, first), "the first stage is not trained"
