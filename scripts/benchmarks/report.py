@@ -92,7 +92,8 @@ def render(records: dict[str, dict[str, Any]]) -> str:
             continue
         lines += [
             "`multi_level_roi_align` on an 800×1216 px image, P2 to P5 of 256 channels, float32, "
-            "beside Detectron2's `ROIPooler` (the sums beside torchvision's `roi_align` level by level):",
+            "beside Detectron2's `ROIPooler` (the sums beside torchvision's `roi_align` level by "
+            "level):",
             "",
             *pooling(record),
             "",
