@@ -82,6 +82,11 @@ def _slice(features: Tensor, window: tuple[int, list[int]], factor: int) -> Tens
     return features[image, :, y0 * factor : y1 * factor, x0 * factor : x1 * factor]
 
 
+def _nothing(features: Tensor, size: Sequence[int]) -> Tensor:
+    """Tensor[0, *size] that depends on ``features``, which so get a gradient of zeros."""
+    return features.flatten()[:0].view(0, *size)
+
+
 def encompass_crop(
     features: Sequence[Tensor],
     cells: Tensor,
@@ -111,7 +116,7 @@ def encompass_crop(
                     pad = (0, size[2] - crop.shape[2], 0, size[1] - crop.shape[1])
                     image = torch.nn.functional.pad(crop, pad)
                 images.append(image)
-            crops.append(torch.stack(images) if images else features_m.new_zeros((0, *size)))
+            crops.append(torch.stack(images) if images else _nothing(features_m, size))
     return crops
 
 
@@ -126,7 +131,7 @@ def encompass_crop_packed(
     packed = []
     for features_m in features:
         factor = features_m.shape[2] // grid[0]
-        values = [features_m.new_zeros((0, features_m.shape[1]))]
+        values = [_nothing(features_m, features_m.shape[1:2])]
         for box in range(len(cells)):
             limits = (cells, batch_index, box, features_m.shape[0], grid, (math.inf, math.inf))
             window = _window(*limits, zero_invalid)
