@@ -301,6 +301,11 @@ def _into(out: Sequence[Any], maps: list[Tensor], arguments: tuple[Any, ...]) ->
         cells, batch_index, source, sides, rows, grid, zero = arguments
         shapes = list(zip(sides[::2], sides[1::2]))
         crops = reference.encompass_crop(maps, cells, batch_index, source, shapes, rows, grid, zero)
+        if [t.shape for t in flat] != [crop.shape for crop in crops]:
+            raise ValueError(
+                "encompass_crop: out must be tensors of the crops' sizes, got "
+                f"{[list(t.shape) for t in flat]}"
+            )
         for target, crop in zip(flat, crops):
             target.copy_(crop)
     return list(out)

@@ -15,6 +15,11 @@ def encompassing_boxes(
     boxes: Tensor, image_size: Sequence[int], grid_size: Sequence[int], zero_invalid: bool = False
 ) -> Tensor:
     """Cells of the smallest grid-aligned boxes that contain ``boxes``."""
+    if min(*image_size, *grid_size) <= 0:
+        raise ValueError(
+            "encompassing_boxes: image_size and grid_size must be positive, got "
+            f"{tuple(image_size)} and {tuple(grid_size)}"
+        )
     finite = boxes.isfinite().all(dim=1)
     if not zero_invalid and not finite.all():
         raise ValueError(f"encompassing_boxes: boxes must be finite, got {boxes[~finite][0]}")
@@ -31,6 +36,8 @@ def encompassing_boxes(
 
 def stack_rows(branch: Tensor, rows: Sequence[int], zero_invalid: bool = False) -> Tensor:
     """The box that each row of each stack shows, -1 for none."""
+    if any(n < 0 for n in rows):
+        raise ValueError(f"stack_rows: rows must be counts, got {list(rows)}")
     source = branch.new_full((sum(rows),), -1)
     first = [sum(rows[:s]) for s in range(len(rows))]
     used = [0] * len(rows)
@@ -99,6 +106,9 @@ def encompass_crop(
 ) -> list[Tensor]:
     """Zero-padded stacks of integer crops, ordered by shape, then by map."""
     crops = []
+    channels_last = all(m.is_contiguous(memory_format=torch.channels_last) for m in features)
+    channels_last = channels_last and any(not m.is_contiguous() for m in features)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     boxes = source.split(list(rows))
     for shape, stack in zip(shapes, boxes):
         for features_m in features:
@@ -116,7 +126,8 @@ def encompass_crop(
                     pad = (0, size[2] - crop.shape[2], 0, size[1] - crop.shape[1])
                     image = torch.nn.functional.pad(crop, pad)
                 images.append(image)
-            crops.append(torch.stack(images) if images else _nothing(features_m, size))
+            stacked = torch.stack(images) if images else _nothing(features_m, size)
+            crops.append(stacked.contiguous(memory_format=layout))
     return crops
 
 
