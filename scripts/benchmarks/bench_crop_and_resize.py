@@ -7,23 +7,16 @@ Rows run interleaved in one process and are checked equal before anything is tim
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torchvision
+from common import Rows, arguments, save, table
 from torch import Tensor
 from torch.nn import functional as F
 
 from segroi.ops import crop_and_resize
-from segroi.utils.provenance import provenance
 
-Rows = dict[str, Callable[[], Tensor]]
 STRIDE, HEIGHT, WIDTH = 16, 50, 76  # C4 of an 800 x 1216 image
 
 
@@ -126,45 +119,10 @@ def _format(t: Tensor) -> torch.memory_format:
     return torch.channels_last if nhwc else torch.contiguous_format
 
 
-def check_equal(rows: Rows) -> float:
-    """Largest difference of any row to the first, relative to its largest value."""
-    results = [row() for row in rows.values()]
-    size = results[0].abs().max()
-    worst = max(float((r - results[0]).abs().max() / size) for r in results[1:])
-    if not worst < 1e-3:
-        raise SystemExit(f"rows differ by {worst:.2e}: nothing is timed")
-    return worst
-
-
-def measure(rows: Rows, repeat: int) -> dict[str, float]:
-    """Median milliseconds of each row, rows taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in range(repeat):
-        for name, row in rows.items():
-            start = time.perf_counter()
-            row()
-            times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def report(title: str, rows: Rows, repeat: int) -> dict[str, object]:
-    """Check, measure and print one table."""
-    error, load = check_equal(rows), os.getloadavg()[0]
-    milliseconds = measure(rows, repeat)
-    first = next(iter(milliseconds.values()))
-    print(f"{title} (load {load:.1f}, rows agree to {error:.0e})")
-    for name, value in milliseconds.items():
-        print(f"  {name:45} {value:9.2f} ms {first / value:7.2f}x")
-    return {"title": title, "load": load, "error": error, "milliseconds": milliseconds}
-
-
 def main() -> None:
     """Run every table for every thread count."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser = arguments(__doc__, repeat=5)
     parser.add_argument("--rois", type=int, default=128)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tables = []
     for threads in args.threads:
@@ -175,12 +133,11 @@ def main() -> None:
                 rows = crop_rows(args.rois, 256, size, pool, backward)
                 way = "backward" if backward else "forward"
                 title = f"crop {size} pool {pool}, 256 channels, {way}, {where}"
-                tables.append(report(title, rows, args.repeat))
+                tables.append(table(title, rows, args.repeat, 1e-3))
         with torch.no_grad():
             rows = subnetwork_rows(args.rois)
-            tables.append(report(f"W4 subnetwork, {where}", rows, max(1, args.repeat // 2)))
-    if args.json:
-        args.json.write_text(json.dumps({**provenance(), "tables": tables}, indent=1) + "\n")
+            tables.append(table(f"W4 subnetwork, {where}", rows, max(1, args.repeat // 2), 1e-3))
+    save(args.json, tables)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,13 @@ copy moves as many bytes as the stack has, between warm buffers.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-from pathlib import Path
-
 import torch
 import torchvision
-from bench_crop_and_resize import Rows, measure
+from common import Rows, arguments, save, table
 from torch import Tensor
 from torch.nn import functional as F
 
 from segroi.ops import encompass_crop
-from segroi.utils.provenance import provenance
 
 GRID, SHAPE = 20, (14, 14)
 WORKLOADS = ((1, 1024), (2, 512))  # factor and channels of conv13 and conv11 at 640 px
@@ -100,27 +94,10 @@ def backward_rows(k: int, factor: int, channels: int, form: torch.memory_format)
     }
 
 
-def report(title: str, rows: Rows, repeat: int, tolerance: float) -> dict[str, object]:
-    """Check, measure and print one table; speeds are relative to the first row."""
-    results = [row() for row in rows.values()]
-    error = max(float((r - results[0]).abs().max() / results[0].abs().max()) for r in results)
-    if error > tolerance:
-        raise SystemExit(f"{title}: rows differ by {error:.2e}, nothing is timed")
-    load, milliseconds = os.getloadavg()[0], measure(rows, repeat)
-    first = next(iter(milliseconds.values()))
-    print(f"{title} (load {load:.1f})")
-    for name, value in milliseconds.items():
-        print(f"  {name:30} {value:9.2f} ms {first / value:7.2f}x")
-    return {"title": title, "load": load, "error": error, "milliseconds": milliseconds}
-
-
 def main() -> None:
     """Run every table for every thread count."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser = arguments(__doc__, repeat=9)
     parser.add_argument("--boxes", type=int, default=100)
-    parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     tables = []
     for threads in args.threads:
@@ -131,11 +108,10 @@ def main() -> None:
                 where = f"{args.boxes} boxes of {side}x{side}x{channels}, {layout}"
                 where = f"{where}, {threads} threads"
                 workload = (args.boxes, factor, channels, form)
-                tables.append(report(f"forward, {where}", forward_rows(*workload), args.repeat, 0))
+                tables.append(table(f"forward, {where}", forward_rows(*workload), args.repeat, 0))
                 backward = backward_rows(*workload)
-                tables.append(report(f"backward, {where}", backward, args.repeat, 1e-6))
-    if args.json:
-        args.json.write_text(json.dumps({**provenance(), "tables": tables}, indent=1) + "\n")
+                tables.append(table(f"backward, {where}", backward, args.repeat, 1e-6))
+    save(args.json, tables)
 
 
 if __name__ == "__main__":
