@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
-import pytest
-
+from segroi.verify import badinputs
 from segroi.verify.suite import all_cases
 
 # The runner forks, which is safe only where no thread pool has started: not in this process.
@@ -46,13 +46,13 @@ def test_cases_are_many_and_distinct():
     assert len(names) == len(set(names)) >= 150
 
 
-@pytest.mark.parametrize("only", ["crop_and_resize tf", "crop_and_resize aligned"])
-def test_a_part_of_the_cases(only):
-    done = python("-m", "segroi.verify", "badinputs", "--only", only, "--every", "5")
+def test_a_part_of_the_cases():
+    done = python("-m", "segroi.verify", "badinputs", "--every", "9")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "BAD" not in done.stdout and "cases on cpu" in done.stdout
 
 
-def test_a_broken_promise_is_an_error():
-    done = python("-m", "segroi.verify", "badinputs", "--only", "no such case")
-    assert done.returncode == 1
+def test_no_cases_are_no_success():
+    parser = argparse.ArgumentParser()
+    badinputs.add_arguments(parser)
+    assert badinputs.run(parser.parse_args(["--only", "no such case"])) == 1
