@@ -13,7 +13,7 @@ from segroi.ops._checks import FLOATS, INTEGERS, choice, dense, is_int, pair, wr
 from segroi.ops.reference.crop_and_resize import crop_and_resize as reference
 
 _OP = "crop_and_resize"
-_COMPILED = is_built() and hasattr(torch.ops.segroi, _OP)
+_COMPILED = is_built()
 
 
 def crop_and_resize(
