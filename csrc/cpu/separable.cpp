@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "cpu/read_ahead.h"
 #include "cpu/separable_tables.h"
 #include "cpu/streaming.h"
 
@@ -26,13 +27,16 @@ void write_crops(const Problem<T>& problem) {
   const int64_t blocks = (problem.channels + block - 1) / block;
   for_each_wave<T>(problem, false, kernels.width, [&](const Wave<T>& wave) {
     const int64_t crops = wave.crops.size();
+    const ReadAhead<T> ahead(problem, wave);
     const int64_t parts = problem.planar ? 4 * at::get_num_threads() / blocks : crops / 8;
     const int64_t group = (crops + parts) / (parts + 1), groups = (crops + group - 1) / group;
     for_each_task(blocks * groups, [&](int64_t task, Scratch& scratch) {
       const int64_t channel = task / groups * block, first = task % groups * group;
       const int64_t channels = std::min(block, problem.channels - channel);
+      auto progress = ahead.start();
       for (int64_t k = first; k < std::min(crops, first + group); ++k) {
         const int64_t crop = wave.crops[k];
+        ahead.read(k, wave, channel, channels, progress);
         run({wave.tables.data() + k * problem.per, problem.reads(crop), problem.crop(crop),
              problem.stride, problem.bins_h, problem.bins_w, channel, channels, problem.fill},
             scratch);

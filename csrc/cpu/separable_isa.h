@@ -17,7 +17,6 @@ using segroi::cpu::Scratch;
 using segroi::cpu::Strides;
 using segroi::cpu::TileTask;
 
-constexpr int kPlanes = 4;                   // channels whose rows are summed together
 constexpr int64_t kPlanarValues = 12 << 10;  // of summed rows, so that they stay in the caches
 constexpr int64_t kInterleavedValues = 32 << 10;
 
@@ -38,30 +37,6 @@ inline bool extrapolates(const CropTask<T>& task) {
   return task.extrapolation != 0 && task.count == 1;
 }
 
-// Rows [slot, end) of a planar source for `channels` channels, `step` apart.
-template <class V, typename S, typename T = typename V::T>
-Rows<T> planar_rows(const Pooled<T>& source, int64_t channel, int channels, int slot, int end,
-                    Scratch& scratch, int64_t* step) {
-  const S* data = static_cast<const S*>(source.data) + channel * source.stride.c;
-  const int first = source.x.pixel[0], n = source.x.pixels;
-  if constexpr (std::is_same_v<S, T>) {
-    if (source.stride.x == 1) {
-      *step = source.stride.c;
-      return {data + first, source.stride.y, source.y.pixel, 0};
-    }
-  }
-  *step = static_cast<int64_t>(end - slot) * n;
-  T* window = scratch.get<T>(Scratch::kWindow, channels * *step);
-  for (int c = 0; c < channels; ++c) {
-    const S* plane = data + c * source.stride.c + first * source.stride.x;
-    for (int i = slot; i < end; ++i) {
-      widen<V, S>(plane + source.y.pixel[i] * source.stride.y, source.stride.x, n,
-                  window + c * *step + static_cast<int64_t>(i - slot) * n);
-    }
-  }
-  return {window, n, nullptr, slot};
-}
-
 // First and last input of outputs [begin, end).
 struct Range {
   int begin, end;
@@ -76,6 +51,31 @@ Range input_range(const Taps<T>& taps, int begin, int end) {
   return range;
 }
 
+// The rows of a planar source that bins [p, end) read, for `channels` channels, `step` apart.
+template <class V, typename S, typename T = typename V::T>
+Rows<T> planar_rows(const Pooled<T>& source, int64_t channel, int channels, int p, int end,
+                    Scratch& scratch, int64_t* step) {
+  const S* data = static_cast<const S*>(source.data) + channel * source.stride.c;
+  const int first = source.x.pixel[0], n = source.x.pixels;
+  if constexpr (std::is_same_v<S, T>) {
+    if (source.stride.x == 1) {
+      *step = source.stride.c;
+      return {data + first, source.stride.y, source.y.pixel, 0};
+    }
+  }
+  const Range slots = input_range(source.y.taps, p, end);
+  *step = static_cast<int64_t>(slots.end - slots.begin) * n;
+  T* window = scratch.get<T>(Scratch::kWindow, channels * *step);
+  for (int c = 0; c < channels; ++c) {
+    const S* plane = data + c * source.stride.c + first * source.stride.x;
+    T* to = window + c * *step;
+    for (int i = slots.begin; i < slots.end; ++i, to += n) {
+      widen<V, S>(plane + source.y.pixel[i] * source.stride.y, source.stride.x, n, to);
+    }
+  }
+  return {window, n, nullptr, slots.begin};
+}
+
 template <class V, typename T = typename V::T>
 inline int64_t padded(int64_t n) {
   const int64_t unit = n > V::kWidth ? 2 * V::kWidth : V::kWidth;
@@ -86,10 +86,8 @@ inline int64_t padded(int64_t n) {
 template <class V, typename S, int C, typename T = typename V::T>
 void sum_planar_rows(const Pooled<T>& source, int64_t channel, int p, int end, T* rows,
                      Scratch& scratch) {
-  const Range slots = input_range(source.y.taps, p, end);
   int64_t step;
-  const Rows<T> window =
-      planar_rows<V, S>(source, channel, C, slots.begin, slots.end, scratch, &step);
+  const Rows<T> window = planar_rows<V, S>(source, channel, C, p, end, scratch, &step);
   const int64_t n = source.x.pixels, width = padded<V>(n), plane = (end - p) * width;
   for (int bin = p; bin < end; ++bin, rows += width) {
     const TapList<T> taps = list(source.y.taps, bin);
@@ -147,13 +145,13 @@ void crop_planar(const CropTask<T>& task, Scratch& scratch) {
     const int64_t n = padded<V>(task.sources[i].x.pixels);
     if (n > width) width = n;
   }
-  const int64_t fitting = kPlanarValues / (kPlanes * width);
+  const int64_t fitting = kPlanarValues / (V::kPlanes * width);
   const int rows = static_cast<int>(fitting < 1 ? 1 : smaller<int64_t>(fitting, task.bins_h));
   const int64_t stop = task.channel + task.channels;
   int64_t c = task.channel;
-  for (; c + kPlanes <= stop; c += kPlanes) {
+  for (; c + V::kPlanes <= stop; c += V::kPlanes) {
     for (int p = 0; p < task.bins_h; p += rows) {
-      crop_planes<V, S, kPlanes>(task, c, p, smaller(p + rows, task.bins_h), scratch);
+      crop_planes<V, S, V::kPlanes>(task, c, p, smaller(p + rows, task.bins_h), scratch);
     }
   }
   for (; c < stop; ++c) {

@@ -132,9 +132,9 @@ void tile_planar(const TileTask<T>& task, Scratch& scratch) {
     if (found.slots.begin >= found.slots.end) continue;
     const S* crop = static_cast<const S*>(task.crops[i]) + task.channel * task.crop_stride.c;
     int64_t c = 0;
-    for (; c + kPlanes <= task.channels; c += kPlanes) {
-      add_planes<V, S, kPlanes>(task, source, found, crop + c * task.crop_stride.c,
-                                tile.data + c * tile.c, tile, scratch);
+    for (; c + V::kPlanes <= task.channels; c += V::kPlanes) {
+      add_planes<V, S, V::kPlanes>(task, source, found, crop + c * task.crop_stride.c,
+                                   tile.data + c * tile.c, tile, scratch);
     }
     for (; c < task.channels; ++c) {
       add_planes<V, S, 1>(task, source, found, crop + c * task.crop_stride.c,

@@ -19,14 +19,16 @@ class Scratch {
   enum Slot { kRows, kCrop, kWindow, kTile, kSlots };
   template <typename U>
   U* get(Slot slot, int64_t n) {
-    return static_cast<U*>(reserve(slot, n * static_cast<int64_t>(sizeof(U))));
+    const int64_t bytes = n * static_cast<int64_t>(sizeof(U));
+    if (bytes > bytes_[slot]) grow(slot, bytes);
+    return static_cast<U*>(memory_[slot]);
   }
   Scratch() = default;
   Scratch(const Scratch&) = delete;
   ~Scratch();
 
  private:
-  void* reserve(Slot slot, int64_t bytes);  // aligned to 64 bytes
+  void grow(Slot slot, int64_t bytes);  // aligned to 64 bytes
   void* memory_[kSlots] = {};
   int64_t bytes_[kSlots] = {};
 };

@@ -155,14 +155,11 @@ Scratch::~Scratch() {
   for (void* memory : memory_) std::free(memory);
 }
 
-void* Scratch::reserve(Slot slot, int64_t bytes) {
-  if (bytes > bytes_[slot]) {
-    std::free(memory_[slot]);
-    bytes_[slot] = (bytes + bytes / 2 + 4095) / 4096 * 4096;
-    memory_[slot] = std::aligned_alloc(64, bytes_[slot]);
-    if (memory_[slot] == nullptr) throw std::bad_alloc();
-  }
-  return memory_[slot];
+void Scratch::grow(Slot slot, int64_t bytes) {
+  std::free(memory_[slot]);
+  bytes_[slot] = (bytes + bytes / 2 + 4095) / 4096 * 4096;
+  memory_[slot] = std::aligned_alloc(64, bytes_[slot]);
+  if (memory_[slot] == nullptr) throw std::bad_alloc();
 }
 
 #define SEGROI_INSTANTIATE(T)                               \

@@ -7,6 +7,9 @@
 #include "cpu/separable_kernels.h"
 #include "cpu/simd.h"
 
+// Loops over registers must vanish, or the registers become arrays in memory.
+#define SEGROI_UNROLL _Pragma("GCC unroll 16")
+
 namespace {
 
 using segroi::cpu::Lanes;
@@ -86,12 +89,15 @@ inline TapList<T> list(const Taps<T>& taps, int output) {
 template <class V, bool kAdd, int N, typename T = typename V::T>
 inline void combine_tile(T* dst, const Rows<T>& rows, int64_t x, const TapList<T>& taps) {
   typename V::Reg sum[N];
+  SEGROI_UNROLL
   for (int i = 0; i < N; ++i) sum[i] = kAdd ? V::load(dst + x + i * V::kWidth) : V::zero();
   for (int t = 0; t < taps.count; ++t) {
     const T* row = rows.at(taps.input[t]) + x;
     const auto weight = V::set(taps.weight[t]);
+    SEGROI_UNROLL
     for (int i = 0; i < N; ++i) sum[i] = V::fma(weight, V::load(row + i * V::kWidth), sum[i]);
   }
+  SEGROI_UNROLL
   for (int i = 0; i < N; ++i) V::store(dst + x + i * V::kWidth, sum[i]);
 }
 
@@ -121,21 +127,28 @@ inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& r
   for (int64_t x = 0; x < n; x += N * V::kWidth) {
     typename V::Mask mask[N];
     typename V::Reg sum[C][N];
+    SEGROI_UNROLL
     for (int i = 0; i < N; ++i) mask[i] = V::mask(n - x - i * V::kWidth);
+    SEGROI_UNROLL
     for (int c = 0; c < C; ++c) {
+      SEGROI_UNROLL
       for (int i = 0; i < N; ++i) sum[c][i] = V::zero();
     }
     for (int t = 0; t < taps.count; ++t) {
       const T* row = rows.at(taps.input[t]) + x;
       const auto weight = V::set(taps.weight[t]);
+      SEGROI_UNROLL
       for (int c = 0; c < C; ++c) {
+        SEGROI_UNROLL
         for (int i = 0; i < N; ++i) {
           const auto value = V::load(row + c * step + i * V::kWidth, mask[i]);
           sum[c][i] = V::fma(weight, value, sum[c][i]);
         }
       }
     }
+    SEGROI_UNROLL
     for (int c = 0; c < C; ++c) {
+      SEGROI_UNROLL
       for (int i = 0; i < N; ++i) V::store(dst + c * dst_step + x + i * V::kWidth, sum[c][i]);
     }
   }
@@ -154,11 +167,13 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
     const auto mask = V::mask(outputs - segment.block * W);
     T* to = out + segment.block * W;
     if (s == 0 || lanes.segments[s - 1].block != segment.block) {
+      SEGROI_UNROLL
       for (int r = 0; r < R; ++r) sum[r] = kAdd ? V::load(to + r * out_step, mask) : V::zero();
     }
     const int64_t left = n - segment.base;
     const auto mask_a = V::mask(left);
     const auto mask_b = V::mask(smaller<int64_t>(left - W, W - 1));  // the last lane stays 0
+    SEGROI_UNROLL
     for (int r = 0; r < R; ++r) {
       a[r] = V::load(in + r * in_step + segment.base, mask_a);
       b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
@@ -166,9 +181,11 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
     for (int i = 0; i < segment.steps; ++i, index += W, weight += W) {
       const auto lane = V::index(index);
       const auto factor = V::load(weight);
+      SEGROI_UNROLL
       for (int r = 0; r < R; ++r) sum[r] = V::fma(factor, V::pick(a[r], b[r], lane), sum[r]);
     }
     if (s + 1 == lanes.count || lanes.segments[s + 1].block != segment.block) {
+      SEGROI_UNROLL
       for (int r = 0; r < R; ++r) V::store(to + r * out_step, sum[r], mask);
     }
   }

@@ -21,8 +21,9 @@ struct Vector {
   using Index = __m512i;
   using Mask = __mmask16;
   static constexpr int kWidth = 16;
-  static constexpr int kTile = 16;  // accumulators of a long row
-  static constexpr int kRows = 8;   // rows that share a step of lanes
+  static constexpr int kTile = 16;   // accumulators of a long row
+  static constexpr int kRows = 8;    // rows that share a step of lanes
+  static constexpr int kPlanes = 8;  // planes that share the weight of a row
   static Mask mask(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
   static Reg zero() { return _mm512_setzero_ps(); }
   static Reg set(float a) { return _mm512_set1_ps(a); }
@@ -55,6 +56,7 @@ struct Vector {
   static constexpr int kWidth = 8;
   static constexpr int kTile = 8;
   static constexpr int kRows = 4;
+  static constexpr int kPlanes = 4;
   static Mask mask(int64_t n) {
     const int64_t first = n >= 8 ? 0 : n <= 0 ? 8 : 8 - n;
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMaskTable + first));
@@ -91,6 +93,7 @@ struct PortableVector {
   static constexpr int kWidth = 16 / sizeof(T);
   static constexpr int kTile = 4;
   static constexpr int kRows = 2;
+  static constexpr int kPlanes = 4;
   struct Index {
     uint8_t lane[kWidth];
   };
