@@ -15,3 +15,6 @@ from .common.small import channels, dataloader, lr_multiplier, model, optimizer,
 
 model.roi_heads.box_pooler = groie_pooler(box_size, channels.fpn)
 model.roi_heads.mask_pooler = groie_pooler(mask_size, channels.fpn)
+
+# One run on a CPU, scenes as drawn by default: box AP 32.4, mask AP 25.3.
+TEST = dict(EXPECTED_RESULTS=[["bbox", "AP", 32.4, 6.0], ["segm", "AP", 25.3, 6.0]])
