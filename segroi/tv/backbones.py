@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from segroi.utils.suggest import UsageError, existing_file, unknown
@@ -17,6 +18,7 @@ BACKBONES = (
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
+    "resnet10",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -59,7 +61,7 @@ def build_backbone(
     """
     if name not in BACKBONES:
         raise UsageError(unknown("backbone", name, BACKBONES))
-    network = get_model(name, weights=None, norm_layer=norm_layer(norm))
+    network = _network(name, norm_layer(norm))
     body, ends, widths = _stages(network)
     _freeze(body, ends, frozen_stages)
     returned = {end: str(level) for level, end in enumerate(ends)}
@@ -95,6 +97,12 @@ def load_backbone_weights(backbone: BackboneWithFPN, path: str | Path) -> None:
             f"tensors are missing (e.g. {missing[:2]}), {len(shapes)} have another shape"
         )
     backbone.body.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
+
+
+def _network(name: str, norm: Callable[[int], nn.Module] | None) -> nn.Module:
+    if name == "resnet10":  # one basic block a stage, for training from scratch on a CPU
+        return ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm)
+    return get_model(name, weights=None, norm_layer=norm)
 
 
 def _stages(network: nn.Module) -> tuple[nn.Module, list[str], list[int]]:

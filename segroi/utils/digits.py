@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as rle_codec
 
 DIGITS_ANNOTATIONS = "{split}.json"
-_MAX_HIDDEN = 0.45  # share of a digit that the digits above it may hide
+_MAX_HIDDEN = 0.35  # share of a digit that the digits above it may hide
 _PAD = 2  # cells of paper around an 8x8 scan, so that strokes at its rim keep their shape
 
 
@@ -26,9 +26,9 @@ class SceneSpec:
     """How a scene is drawn; lengths in px, angles in degrees."""
 
     size: tuple[int, int] = (160, 160)
-    digits: tuple[int, int] = (3, 7)
-    side: tuple[float, float] = (32.0, 80.0)
-    angle: float = 25.0
+    digits: tuple[int, int] = (3, 6)
+    side: tuple[float, float] = (40.0, 84.0)
+    angle: float = 20.0
 
 
 def make_digits(
