@@ -1,4 +1,4 @@
-"""Region-of-interest operators."""
+"""Region-of-interest operators; ``segroi.ops.onnx`` exports them to ONNX."""
 
 from segroi.ops.crop_and_resize import CropAndResize, crop_and_resize
 from segroi.ops.encompass_crop import (
