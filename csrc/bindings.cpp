@@ -4,6 +4,7 @@
 #include <torch/extension.h>
 #include <torch/version.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -75,4 +76,15 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
                      double, c10::string_view, int64_t, c10::string_view)>("crop_and_resize")
         .call(features, boxes, box_index, crop_size, method, fill, coordinates, pool, on_invalid);
   });
+  m.def("multi_level_roi_align",
+        [](const Maps& features, const Tensor& rois, const std::optional<Tensor>& levels,
+           const Sizes& output_size, const std::vector<double>& spatial_scales,
+           int64_t sampling_ratio, bool aligned, const std::string& reduce, int64_t finest_level,
+           double canonical_size, int64_t canonical_level, const std::string& on_invalid) {
+          return op<Tensor(at::TensorList, const Tensor&, const std::optional<Tensor>&,
+                           at::IntArrayRef, at::ArrayRef<double>, int64_t, bool, c10::string_view,
+                           int64_t, double, int64_t, c10::string_view)>("multi_level_roi_align")
+              .call(features, rois, levels, output_size, spatial_scales, sampling_ratio, aligned,
+                    reduce, finest_level, canonical_size, canonical_level, on_invalid);
+        });
 }

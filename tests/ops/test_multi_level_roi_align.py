@@ -373,3 +373,16 @@ def test_equals_detectron2(pooler_type, sampling_ratio):
     aligned = pooler_type == "ROIAlignV2"
     got = multi_level_roi_align(maps, rois, 7, SCALES, sampling_ratio, aligned, canonical_size=56)
     torch.testing.assert_close(got, pooler(maps, boxes), rtol=1e-5, atol=1e-5)
+
+
+@built
+def test_pybind_entry_is_the_same_operator():
+    from segroi import _C
+
+    maps, rois = small(3, 4, torch.float32)
+    options = ([7, 7], list(SCALES), 2, True, "sum", 2, 224.0, 4, "raise")
+    got = _C.multi_level_roi_align([m.requires_grad_() for m in maps], rois, None, *options)
+    torch.testing.assert_close(
+        got, multi_level_roi_align(maps, rois, 7, SCALES, 2, reduce="sum"), rtol=0, atol=0
+    )
+    assert got.requires_grad
