@@ -121,7 +121,7 @@ def _place(
     height, width = spec.size
     for _ in range(20):
         side = float(np.exp(rng.uniform(*np.log(spec.side))))
-        margin = 0.45 * side
+        margin = min(0.45 * side, width / 2, height / 2)  # a small scene cuts large digits
         centre = rng.uniform((margin, margin), (width - margin, height - margin))
         alpha = _warp(scan, centre, side, float(rng.uniform(-spec.angle, spec.angle)), spec.size)
         solid = alpha > 0.5
