@@ -91,11 +91,7 @@ void sum_planar_rows(const Pooled<T>& source, int64_t channel, int p, int end, T
   const int64_t n = source.x.pixels, width = padded<V>(n), plane = (end - p) * width;
   for (int bin = p; bin < end; ++bin, rows += width) {
     const TapList<T> taps = list(source.y.taps, bin);
-    if (n > V::kWidth) {
-      combine_planes<V, C, 2>(rows, plane, n, window, step, taps);
-    } else {
-      combine_planes<V, C, 1>(rows, plane, n, window, step, taps);
-    }
+    combine_planes<V, false, C>(rows, plane, n, window, step, taps);
   }
 }
 

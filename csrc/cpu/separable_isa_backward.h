@@ -109,15 +109,13 @@ void add_planes(const TileTask<T>& task, const Pooled<T>& source, const Reach& f
   const int bins_w = source.x.bins;
   const T* gradient =
       planar_gradient<V, S, C>(crop, task.crop_stride, found.bins, source.y.bins, bins_w, scratch);
-  T* spread_rows = scratch.get<T>(Scratch::kRows, C * count * width);
-  spread<V, false>(gradient, bins_w, bins_w, C * count, source.x.lanes, spread_rows, width, n);
+  T* spread_to = scratch.get<T>(Scratch::kRows, C * count * width);
+  spread<V, false>(gradient, bins_w, bins_w, C * count, source.x.lanes, spread_to, width, n);
   for (int slot = found.slots.begin; slot < found.slots.end; ++slot) {
     const TapList<T> taps = list(source.y.taps, slot);
     T* row = tile + (source.y.pixel[slot] - task.row) * step.y + source.x.pixel[0];
-    for (int c = 0; c < C; ++c) {
-      const Rows<T> rows{spread_rows + c * count * width, width, nullptr, found.bins.begin};
-      combine<V, true>(row + c * step.c, n, rows, taps);
-    }
+    const Rows<T> rows{spread_to, width, nullptr, found.bins.begin};
+    combine_planes<V, true, C>(row, step.c, n, rows, count * width, taps);
   }
 }
 

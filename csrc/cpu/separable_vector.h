@@ -119,11 +119,10 @@ inline void combine(T* dst, int64_t n, const Rows<T>& rows, const TapList<T>& ta
   V::store(dst + x, sum, mask);
 }
 
-// combine for C planes at once, whose rows and results are `step` and `dst_step` apart; dst is
-// padded with zeros to a multiple of N vectors.
-template <class V, int C, int N, typename T = typename V::T>
-inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& rows, int64_t step,
-                           const TapList<T>& taps) {
+// combine for C planes at once, whose rows and results are `step` and `dst_step` apart.
+template <class V, bool kAdd, int C, int N, typename T = typename V::T>
+inline void combine_planes_tile(T* dst, int64_t dst_step, int64_t n, const Rows<T>& rows,
+                                int64_t step, const TapList<T>& taps) {
   for (int64_t x = 0; x < n; x += N * V::kWidth) {
     typename V::Mask mask[N];
     typename V::Reg sum[C][N];
@@ -132,7 +131,10 @@ inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& r
     SEGROI_UNROLL
     for (int c = 0; c < C; ++c) {
       SEGROI_UNROLL
-      for (int i = 0; i < N; ++i) sum[c][i] = V::zero();
+      for (int i = 0; i < N; ++i) {
+        const T* at = dst + c * dst_step + x + i * V::kWidth;
+        sum[c][i] = kAdd ? V::load(at, mask[i]) : V::zero();
+      }
     }
     for (int t = 0; t < taps.count; ++t) {
       const T* row = rows.at(taps.input[t]) + x;
@@ -149,13 +151,26 @@ inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& r
     SEGROI_UNROLL
     for (int c = 0; c < C; ++c) {
       SEGROI_UNROLL
-      for (int i = 0; i < N; ++i) V::store(dst + c * dst_step + x + i * V::kWidth, sum[c][i]);
+      for (int i = 0; i < N; ++i) {
+        V::store(dst + c * dst_step + x + i * V::kWidth, sum[c][i], mask[i]);
+      }
     }
   }
 }
 
+template <class V, bool kAdd, int C, typename T = typename V::T>
+inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& rows, int64_t step,
+                           const TapList<T>& taps) {
+  if (n > V::kWidth) {
+    combine_planes_tile<V, kAdd, C, 2>(dst, dst_step, n, rows, step, taps);
+  } else {
+    combine_planes_tile<V, kAdd, C, 1>(dst, dst_step, n, rows, step, taps);
+  }
+}
+
 // R rows of n values each, times the matrix: out[r][i] = or += sum of weight * in[r][input].
-template <class V, bool kAdd, int R, typename T = typename V::T>
+// Without kTwo, n is below a vector's width, so that the lane that stays 0 is in the first vector.
+template <class V, bool kAdd, bool kTwo, int R, typename T = typename V::T>
 inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>& lanes, T* out,
                         int64_t out_step, int64_t outputs) {
   constexpr int W = V::kWidth;
@@ -176,13 +191,16 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
     SEGROI_UNROLL
     for (int r = 0; r < R; ++r) {
       a[r] = V::load(in + r * in_step + segment.base, mask_a);
-      b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
+      if (kTwo) b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
     }
     for (int i = 0; i < segment.steps; ++i, index += W, weight += W) {
       const auto lane = V::index(index);
       const auto factor = V::load(weight);
       SEGROI_UNROLL
-      for (int r = 0; r < R; ++r) sum[r] = V::fma(factor, V::pick(a[r], b[r], lane), sum[r]);
+      for (int r = 0; r < R; ++r) {
+        const auto value = kTwo ? V::pick(a[r], b[r], lane) : V::pick(a[r], lane);
+        sum[r] = V::fma(factor, value, sum[r]);
+      }
     }
     if (s + 1 == lanes.count || lanes.segments[s + 1].block != segment.block) {
       SEGROI_UNROLL
@@ -191,9 +209,9 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
   }
 }
 
-template <class V, bool kAdd, typename T = typename V::T>
-inline void spread(const T* in, int64_t in_step, int64_t n, int64_t rows, const Lanes<T>& lanes,
-                   T* out, int64_t out_step, int64_t outputs) {
+template <class V, bool kAdd, bool kTwo, typename T = typename V::T>
+inline void spread_rows(const T* in, int64_t in_step, int64_t n, int64_t rows,
+                        const Lanes<T>& lanes, T* out, int64_t out_step, int64_t outputs) {
   constexpr int R = V::kRows;
   int64_t r = 0;
   const auto run = [&](auto tile, int64_t step) {
@@ -201,9 +219,16 @@ inline void spread(const T* in, int64_t in_step, int64_t n, int64_t rows, const 
       tile(in + r * in_step, in_step, n, lanes, out + r * out_step, out_step, outputs);
     }
   };
-  run(spread_tile<V, kAdd, R>, R);
-  run(spread_tile<V, kAdd, R / 2>, R / 2);
-  run(spread_tile<V, kAdd, 1>, 1);
+  run(spread_tile<V, kAdd, kTwo, R>, R);
+  run(spread_tile<V, kAdd, kTwo, R / 2>, R / 2);
+  run(spread_tile<V, kAdd, kTwo, 1>, 1);
+}
+
+template <class V, bool kAdd, typename T = typename V::T>
+inline void spread(const T* in, int64_t in_step, int64_t n, int64_t rows, const Lanes<T>& lanes,
+                   T* out, int64_t out_step, int64_t outputs) {
+  const auto run = n < V::kWidth ? spread_rows<V, kAdd, false, T> : spread_rows<V, kAdd, true, T>;
+  run(in, in_step, n, rows, lanes, out, out_step, outputs);
 }
 
 }  // namespace

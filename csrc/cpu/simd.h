@@ -3,6 +3,7 @@
 //
 //   load(p, n), store(p, v, n): the first n lanes, n in [0, kWidth]; the others read as 0
 //   pick(a, b, index):          lane i is element index[i] of a and b side by side
+//   pick(a, index):             lane i is element index[i] modulo kWidth of a
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -36,6 +37,7 @@ struct Vector {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   static Reg pick(Reg a, Reg b, Index i) { return _mm512_permutex2var_ps(a, i, b); }
+  static Reg pick(Reg a, Index i) { return _mm512_permutexvar_ps(i, a); }
   static Reg load(const c10::Half* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
@@ -71,6 +73,7 @@ struct Vector {
   static Index index(const uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
+  static Reg pick(Reg a, Index i) { return _mm256_permutevar8x32_ps(a, i); }
   static Reg pick(Reg a, Reg b, Index i) {
     const Reg from_a = _mm256_permutevar8x32_ps(a, i), from_b = _mm256_permutevar8x32_ps(b, i);
     return _mm256_blendv_ps(from_a, from_b, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
@@ -122,6 +125,11 @@ struct PortableVector {
     Index i;
     std::memcpy(&i, p, sizeof(i));
     return i;
+  }
+  static Reg pick(Reg a, Index index) {
+    Reg v{};
+    for (int i = 0; i < kWidth; ++i) v[i] = a[index.lane[i] % kWidth];
+    return v;
   }
   static Reg pick(Reg a, Reg b, Index index) {
     Reg v{};
