@@ -52,7 +52,7 @@ class ReadAhead {
   }
 
  private:
-  static constexpr int kRows = 32;          // to read at least
+  static constexpr int kRows = 32;           // to read at least
   static constexpr double kCoverage = 0.25;  // of a map's pixels, counted once per RoI
 
   int64_t place(int64_t k, int i, const Wave<T>& wave) const {
