@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_codec
 
-from segroi.utils.coco import METRICS, coco_from, coco_metrics, load_coco
+from segroi.utils.coco import (
+    METRICS,
+    METRICS_AT_HALF,
+    coco_from,
+    coco_metrics,
+    coco_scores,
+    load_coco,
+)
 from segroi.utils.suggest import UsageError
 
 
@@ -69,6 +76,31 @@ def test_half_found_gives_half(truth):
 def test_no_detections_gives_zero(truth):
     metrics = coco_metrics(truth, [])
     assert metrics["box"]["AP"] == metrics["mask"]["AP"] == 0.0
+
+
+def test_scores_at_half_and_of_each_category(truth):
+    truth.dataset["categories"].append({"id": 8, "name": "circle"})
+    truth = coco_from(truth.dataset)
+    small, medium = truth.dataset["annotations"]  # COCO's small ends at 32 px
+    medium.update(square(9, 20, 8, 40, number=2))
+    shifted = as_results([square(9, 24, 8, 40)])  # 36 of 44 columns: IoU 0.82
+    scores = coco_scores(truth, [*as_results([small]), *shifted], ["mask"])["mask"]
+    assert tuple(scores.half) == METRICS_AT_HALF
+    for name in ("AP50s", "AP50m", "AR50@1", "AR50s"):
+        assert scores.half[name] == pytest.approx(1.0), name
+    assert scores.half["AP50l"] == scores.half["AR50l"] == -1.0, "no large object"
+    assert scores.half["AP50"] == pytest.approx(scores.all["AP50"])
+    assert scores.all["AR100"] == scores.classes["square"]["AR100"] == pytest.approx(0.85)
+    assert scores.classes["square"]["AP50"] == pytest.approx(1.0)
+    assert scores.classes["circle"] == {"AP": -1.0, "AP50": -1.0, "AR100": -1.0}
+
+
+def test_mask_scores_rank_the_masks_alone(truth):
+    right = as_results(truth.dataset["annotations"], score=0.5, mask_score=0.9)
+    wrong = as_results([square(3, 40, 40, 9), square(9, 0, 0, 9)], score=0.8, mask_score=0.1)
+    scores = coco_metrics(truth, [*wrong, *right])
+    assert scores["mask"]["AP"] == pytest.approx(1.0)
+    assert scores["box"]["AP"] == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(
