@@ -162,14 +162,15 @@ def test_every_parameter_has_a_gradient(num_rois, average_weight):
 def test_learns_one_instance():
     torch.manual_seed(0)
     head = CollaborativeHead(8, **SMALL, offset_bias=0.5)
-    optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
     features = torch.randn(2, 8, 14, 14)
     _, rois, gt_boxes, classes, masks = perfect_case()
-    for _ in range(60):
+    for _ in range(120):
         losses = collaborative_losses(head(features), rois, gt_boxes, classes, masks)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
     average = average_boxes(head(features), rois, classes)[0]
     assert losses["loss_mask"] < 0.1
-    assert all(_iou(a, b) > 0.85 for a, b in zip(average.tolist(), gt_boxes.tolist()))
+    # 0.88 to 0.99 were seen with four seeds and one or two threads
+    assert all(_iou(a, b) > 0.8 for a, b in zip(average.tolist(), gt_boxes.tolist()))
