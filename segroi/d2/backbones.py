@@ -59,12 +59,13 @@ class MobileNetV2(Backbone):
     LAST = {"res2": 3, "res3": 6, "res4": 13, "res5": 17}
     STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
-    def __init__(self, width: float = 1.0, norm: str = "FrozenBN") -> None:
+    def __init__(self, width: float = 1.0, norm: str = "FrozenBN", frozen_blocks: int = 0) -> None:
         """Build the network without its classifier.
 
         Args:
             width: width multiplier.
             norm: "BN", or "FrozenBN" for statistics and affine parameters that do not train.
+            frozen_blocks: so many of the first blocks do not train; 4 end with res2.
         """
         super().__init__()
         self.features = mobilenet_v2(width_mult=width).features[: self.LAST["res5"] + 1]
@@ -73,6 +74,7 @@ class MobileNetV2(Backbone):
             self.features = FrozenBatchNorm2d.convert_frozen_batchnorm(self.features)
         elif norm != "BN":
             raise ValueError(f"MobileNetV2: norm must be 'BN' or 'FrozenBN', got {norm!r}")
+        self.features[:frozen_blocks].requires_grad_(False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map images ``Tensor[N, 3, H, W]`` to the feature maps res2 ... res5."""

@@ -14,7 +14,7 @@ from segroi.d2.data import register_coco_json
 from segroi.d2.solver import build_optimizer
 
 QUICK = Path(__file__).resolve().parents[2] / "configs/quick"
-FILES = sorted(p.name for p in QUICK.glob("*_digits.*"))
+FILES = sorted(p.name for p in QUICK.glob("*_*.*"))
 PAIRS = sorted(p.stem for p in QUICK.glob("*.py") if p.with_suffix(".yaml").exists())
 
 

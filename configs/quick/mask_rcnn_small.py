@@ -1,0 +1,3 @@
+"""Small plain Mask R-CNN on photographs of your own: what the other systems stand beside."""
+
+from .common.photographs import dataloader, lr_multiplier, model, optimizer, train

@@ -1,0 +1,6 @@
+"""Small SBR-CNN on photographs of your own."""
+
+from ..d2.common.sbr_cnn import sbr_cnn
+from .common.photographs import channels, dataloader, lr_multiplier, model, optimizer, train
+
+sbr_cnn(model, channels.fpn)
