@@ -10,6 +10,7 @@ for your own COCO-format data. Without a GPU it runs on the CPU.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,11 +32,13 @@ from torch import nn
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.launch import invoke
 from segroi.d2.predict import save_categories
+from segroi.d2.report import TimedLoader, write_report
 
 
 def do_test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     """Evaluate ``model`` on ``cfg.dataloader.test``."""
     loader = instantiate(cfg.dataloader.test)  # fills the metadata that the evaluator reads
+    loader = TimedLoader(loader, cfg.train.output_dir)
     results = inference_on_dataset(model, loader, instantiate(cfg.dataloader.evaluator))
     print_csv_format(results)
     return results
@@ -91,7 +94,10 @@ def _main_process_hooks(
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Train and evaluate, or evaluate only; check ``cfg.TEST.EXPECTED_RESULTS`` if given."""
+    """Train and evaluate, or evaluate only, and write a report.
+
+    Where ``cfg.TEST.EXPECTED_RESULTS`` is given, the results are checked against it.
+    """
     cfg = LazyConfig.load(args.config_file)
     if not torch.cuda.is_available():
         cfg.train.device = "cpu"
@@ -104,6 +110,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         results = do_test(cfg, model)
     else:
         results = do_train(args, cfg)
+    dataset = instantiate(cfg.dataloader.test.dataset.names)
+    write_report(cfg.train.output_dir, dataset, results, Path(args.config_file).stem)
     if comm.is_main_process() and "TEST" in cfg:
         verify_results(cfg, results)
     return results

@@ -10,6 +10,7 @@ your own COCO-format data. Without a GPU it runs on the CPU.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from segroi.d2.data import apply_data_arguments
 from segroi.d2.evaluation import build_evaluator
 from segroi.d2.launch import invoke
 from segroi.d2.predict import save_categories
+from segroi.d2.report import TimedLoader, write_report
 from segroi.d2.solver import build_optimizer
 
 
@@ -37,6 +39,11 @@ class Trainer(DefaultTrainer):
     ) -> DatasetEvaluator:
         """Evaluate boxes and masks as COCO does, semantic segmentation by its mean IoU."""
         return build_evaluator(cfg, dataset_name, output_folder)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> TimedLoader:
+        """Detectron2's loader, timed."""
+        return TimedLoader(super().build_test_loader(cfg, dataset_name), cfg.OUTPUT_DIR)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -57,21 +64,31 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Train and evaluate, or evaluate only."""
+    """Train and evaluate, or evaluate only; either way a report is written."""
     cfg = setup(args)
     if not args.eval_only:
         trainer = Trainer(cfg)
         if comm.is_main_process():
             save_categories(cfg.OUTPUT_DIR, cfg.DATASETS.TRAIN[0])
         trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
+        results = trainer.train()
+        report(cfg, args, trainer._last_eval_results)  # train() returns them where it checks them
+        return results
     model = Trainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)
+    report(cfg, args, results)
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def report(cfg: CfgNode, args: argparse.Namespace, results: dict[str, Any] | None) -> None:
+    """Write ``report.html`` into the run's folder."""
+    if cfg.DATASETS.TEST:
+        name = Path(args.config_file).stem
+        write_report(cfg.OUTPUT_DIR, cfg.DATASETS.TEST[-1], results or {}, name)
 
 
 if __name__ == "__main__":

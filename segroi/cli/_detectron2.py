@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from segroi.utils.run_record import read_rows
 from segroi.utils.suggest import UsageError, existing_file, unknown
 
 ROOT = Path(__file__).parents[2]
@@ -84,12 +84,10 @@ def run_digits(
     before = folder / "before"
     untrained = ["--eval-only", "train.init_checkpoint=", f"train.output_dir={before}"]
     _watch([*command, *untrained], before, "before", None)
-    _collect(before, data["val"])
     total = iterations or _iterations()
     settings = [f"train.max_iter={total}", "train.log_period=5"]
     _watch([*command, f"train.output_dir={folder}", *settings], folder, "train", total)
-    _collect(folder, data["val"])
-    return _rows(folder)
+    return read_rows(folder)
 
 
 def _watch(command: list[str], folder: Path, title: str, total: int | None) -> None:
@@ -103,7 +101,7 @@ def _watch(command: list[str], folder: Path, title: str, total: int | None) -> N
         try:
             while child.poll() is None:
                 time.sleep(0.5)
-                for row in _rows(folder)[-1:]:
+                for row in read_rows(folder)[-1:]:
                     progress.move_to(int(row["iteration"]), row)
         finally:
             child.terminate()
@@ -113,29 +111,6 @@ def _watch(command: list[str], folder: Path, title: str, total: int | None) -> N
         raise UsageError(
             f"Detectron2 stopped with status {child.returncode}:\n{tail}\n(all: {log})"
         )
-
-
-def _rows(folder: Path) -> list[dict[str, float]]:
-    """Losses of Detectron2's ``metrics.json``, one a logged iteration."""
-    path = folder / "metrics.json"
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    return [
-        {k: v for k, v in row.items() if k in ("iteration", "total_loss") or k.startswith("loss_")}
-        for row in rows
-        if "total_loss" in row
-    ]
-
-
-def _collect(folder: Path, truth: Path) -> None:
-    """Write detections and COCO's numbers of a Detectron2 run where reports look for them."""
-    from segroi.utils.coco import coco_metrics, load_coco
-    from segroi.utils.run_report import DETECTIONS, EVALUATION
-
-    results = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
-    numbers = coco_metrics(load_coco(truth), results)
-    (folder / DETECTIONS).write_text(json.dumps(results))
-    (folder / EVALUATION).write_text(json.dumps(numbers, indent=2))
 
 
 def _iterations() -> int:

@@ -66,8 +66,8 @@ def _on_torchvision(
     import shutil
 
     from segroi.tv.config import load_config
-    from segroi.tv.engine import METRICS
-    from segroi.tv.run import read_rows, train
+    from segroi.tv.run import train
+    from segroi.utils.run_record import read_rows
 
     shutil.rmtree(folder, ignore_errors=True)
     changes = {} if iterations is None else {"iterations": iterations}
@@ -80,7 +80,7 @@ def _on_torchvision(
         **changes,
     )
     train(config, before=True)
-    return folder, read_rows(folder / METRICS)
+    return folder, read_rows(folder)
 
 
 def _on_detectron2(
@@ -109,9 +109,10 @@ def _report(
 ) -> Path:
     from segroi.utils.coco import load_coco
     from segroi.utils.provenance import provenance
+    from segroi.utils.run_record import Truth
     from segroi.utils.run_report import report_run
 
     name = {"d2": "Detectron2", "tv": "torchvision"}[host]
     title = f"Mask R-CNN with GRoIE on handwritten digits ({name})"
-    truth = (load_coco(data["val"]), data["images"])
+    truth = Truth(load_coco(data["val"]), data["images"], data["val"])
     return report_run(folder, title, rows, truth, provenance(), speed)

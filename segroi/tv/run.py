@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from torch import nn
 from segroi.tv.checkpoint import load_model
 from segroi.tv.config import TrainConfig
 from segroi.tv.data import CocoDataset
-from segroi.tv.engine import FINAL, METRICS, Trainer, pick_device
-from segroi.tv.evaluate import evaluate
+from segroi.tv.engine import FINAL, Trainer, pick_device
+from segroi.tv.evaluate import detect_dataset
 from segroi.tv.models import find_model
 from segroi.utils.progress import track
 from segroi.utils.provenance import provenance
-from segroi.utils.run_report import DETECTIONS, EVALUATION, Evaluation, report_run
+from segroi.utils.run_record import EVALUATION, Evaluation, Truth, read_rows, record_evaluation
+from segroi.utils.run_report import report_run
 
 
 def train(config: TrainConfig, resume: bool = False, before: bool = False) -> Path:
@@ -33,20 +34,19 @@ def train(config: TrainConfig, resume: bool = False, before: bool = False) -> Pa
         The weights file.
     """
     trainer = Trainer(config, resume)
-    validation = _validation(config, trainer.dataset)
+    validation, truth = _validation(config, trainer.dataset)
     first = trainer.output / "before"
-    if before and validation is not None and not (first / EVALUATION).exists():
-        _evaluate(trainer.model, validation, config.model, first, "before", config.workers)
+    run = partial(_evaluate, trainer.model, validation, truth, config.model, workers=config.workers)
+    if before and truth is not None and not (first / EVALUATION).exists():
+        run(first, "before")
     weights = trainer.run()
-    if validation is not None:
-        _evaluate(
-            trainer.model, validation, config.model, trainer.output, "evaluate", config.workers
-        )
+    if truth is not None:
+        run(trainer.output, "evaluate")
     report_run(
         trainer.output,
         f"{config.model} on {Path(config.data).parent.name}/{Path(config.data).name}",
-        read_rows(trainer.output / METRICS),
-        validation and (validation.coco, validation.folder),
+        read_rows(trainer.output),
+        truth,
         provenance(),
     )
     return weights
@@ -73,16 +73,11 @@ def evaluate_file(
     model, info = load_model(weights, **overrides)
     model.to(pick_device(device))
     dataset = CocoDataset(data, images, info["categories"])
-    numbers = _evaluate(model, dataset, info["model"]["name"], Path(output), "evaluate")
+    truth = Truth(dataset.coco, dataset.folder, Path(data))
+    numbers = _evaluate(model, dataset, truth, info["model"]["name"], Path(output), "evaluate")
     title = f"{info['model']['name']} on {Path(data).name}"
-    rows = read_rows(Path(weights).parent / METRICS)
-    report_run(output, title, rows, (dataset.coco, dataset.folder), provenance())
+    report_run(output, title, read_rows(Path(weights).parent), truth, provenance())
     return numbers
-
-
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """The logged iterations of a run; none where there is no log."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def weights_of(path: str | Path) -> Path:
@@ -91,15 +86,20 @@ def weights_of(path: str | Path) -> Path:
     return path / FINAL if path.is_dir() else path
 
 
-def _validation(config: TrainConfig, dataset: CocoDataset) -> CocoDataset | None:
+def _validation(
+    config: TrainConfig, dataset: CocoDataset
+) -> tuple[CocoDataset, Truth] | tuple[None, None]:
     if not config.val_data:
-        return None
-    return CocoDataset(config.val_data, config.val_images or config.images, dataset.categories)
+        return None, None
+    images = config.val_images or config.images
+    validation = CocoDataset(config.val_data, images, dataset.categories)
+    return validation, Truth(validation.coco, validation.folder, Path(config.val_data))
 
 
 def _evaluate(
     model: nn.Module,
     dataset: CocoDataset,
+    truth: Truth,
     name: str,
     output: Path,
     title: str,
@@ -107,9 +107,6 @@ def _evaluate(
 ) -> Evaluation:
     torch.manual_seed(0)  # GRoIE's random row draws levels at test too
     kinds: Sequence[str] = find_model(name).kinds
-    bar = partial(track, title=title)
-    numbers, results = evaluate(model, dataset, kinds, workers=workers, track=bar)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / EVALUATION).write_text(json.dumps(numbers, indent=2))
-    (output / DETECTIONS).write_text(json.dumps(results))
-    return numbers
+    started = time.perf_counter()
+    results = detect_dataset(model, dataset, workers=workers, track=partial(track, title=title))
+    return record_evaluation(output, truth, results, kinds, time.perf_counter() - started)

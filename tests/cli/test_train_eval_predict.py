@@ -53,7 +53,8 @@ def test_train_leaves_a_whole_run(trained):
     assert wanted | {"metrics.jsonl", "evaluation.json", "detections.json", "before"} <= names
     page = (trained / "report.html").read_text()
     assert "mask, before training" in page and "mask, after" in page
-    assert page.count('src="data:image/png;base64,') == 3 and "http" not in page
+    assert page.count('src="data:image/png;base64,') == 1 and "http" not in page
+    assert page.count('src="data:image/jpeg;base64,') >= 2 and "Missed objects" in page
     assert len(list((trained / "pictures").glob("val_*.png"))) == 2
     with Image.open(trained / "pictures" / "val_00000.png") as picture:
         assert picture.width > 2 * picture.height * 0.9

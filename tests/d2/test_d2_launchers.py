@@ -70,6 +70,8 @@ def test_train_evaluate_resume(launcher, root, digits, tmp_path):
     assert (tmp_path / "config.yaml").exists()
     found = json.loads((tmp_path / "inference" / "coco_instances_results.json").read_text())
     assert found and set(found[0]) >= {"image_id", "category_id", "bbox", "segmentation", "score"}
+    page = (tmp_path / "report.html").read_text()
+    assert "mask AP" in page and "images/s in evaluation" in page and "digits" in page
 
     options = _options(launcher, tmp_path, 2, [["bbox", "AP", 100.0, 1.0]], final)
     with pytest.raises(SystemExit) as unexpected:  # two iterations do not make AP 100
@@ -93,6 +95,9 @@ def test_train_evaluate_resume(launcher, root, digits, tmp_path):
     options = _options(launcher, tmp_path, 3, [["bbox", "AP", 0.0, 50.0]])
     results = _run(launcher, root, digits, ["--resume"], options)
     assert 0 <= results["bbox"]["AP"] < 50 and "AP" in results["segm"]
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    for kind, task in {"box": "bbox", "mask": "segm"}.items():
+        assert 100 * told[kind]["AP"] == pytest.approx(results[task]["AP"], abs=1e-6)
     assert torch.load(final, weights_only=False)["iteration"] == 2
     assert "Starting training from iteration 2" in (tmp_path / "log.txt").read_text()
 

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from segroi.utils.coco import METRICS, coco_from
+from segroi.utils.coco import METRICS
 from segroi.utils.report import ap_table
-from segroi.utils.run_report import report_run
 from segroi.utils.visualisation import beside, colour, draw_curves, draw_instances
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
@@ -66,37 +63,3 @@ def test_table_shows_percent_and_leaves_unknown_cells_empty():
     html = ap_table([("box <1>", numbers)])
     assert html.count("<td>50.0</td>") == 11 and html.count("<td></td>") == 1
     assert "box &lt;1&gt;" in html
-
-
-def test_report_holds_everything_itself(tmp_path):
-    Image.fromarray(GREY).save(tmp_path / "a.png")
-    box = [20.0, 10.0, 30.0, 20.0]
-    truth = coco_from(
-        {
-            "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}],
-            "annotations": [
-                {
-                    "id": 1,
-                    "image_id": 1,
-                    "category_id": 4,
-                    "bbox": box,
-                    "area": 600.0,
-                    "iscrowd": 0,
-                    "segmentation": [[20, 10, 50, 10, 50, 30, 20, 30]],
-                }
-            ],
-            "categories": [{"id": 4, "name": "thing & more"}],
-        }
-    )
-    found = [{"image_id": 1, "category_id": 4, "bbox": box, "score": s} for s in (0.9, 0.1)]
-    (tmp_path / "detections.json").write_text(json.dumps(found))
-    numbers = dict.fromkeys(METRICS, 0.25)
-    (tmp_path / "evaluation.json").write_text(json.dumps({"box": numbers}))
-    speed = [{"operator": "x", "ms": 1.5}]
-    rows = [{"iteration": 1, "loss": 1.0}]
-    origin = {"commit": "abc"}
-    page = report_run(tmp_path, "run <x>", rows, (truth, tmp_path), origin, speed).read_text()
-    assert page.count("data:image/png;base64,") == 2 and 'src="http' not in page
-    assert "box AP" in page and "<b>25.0</b>" in page and "run &lt;x&gt;" in page
-    assert "<td>1.5</td>" in page and "abc" in page
-    assert (tmp_path / "pictures" / "a.png").exists()
