@@ -1,5 +1,7 @@
-"""Make data sets (more to look at and check them).
+"""Make data sets, look at them and check them.
 
+segroi data check FILE --images DIR     what is wrong, where, and what to do
+segroi data stats FILE                  counts and sizes, by class
 segroi data make digits --output DIR    scenes of handwritten digits, COCO format
 segroi data person-crops --output DIR   crops of single persons, out of COCO or Cityscapes files
 segroi data shapes FILE                 shapes of the objects, and branches of SSD-ISB for them
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 
+from segroi.cli._data_check import add_check
+from segroi.cli._data_stats import add_stats
 from segroi.cli._person_crops import add_person_crops
 from segroi.cli._shapes import add_shapes
 from segroi.utils.suggest import UsageError, unknown
@@ -27,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--size", type=int, default=160, help="side in px (%(default)s)")
     make.add_argument("--seed", type=int, default=0, help="same seed, same data (%(default)s)")
     make.set_defaults(run=_make)
+    add_check(actions)
+    add_stats(actions)
     add_person_crops(actions)
     add_shapes(actions)
 

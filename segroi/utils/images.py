@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from segroi.utils.suggest import UsageError, existing_file, existing_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 
 
 def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -58,7 +58,7 @@ def list_images(path: str | Path) -> list[Path]:
 
 
 def _rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode in _SIXTEEN_BIT:
+    if picture.mode in SIXTEEN_BIT:
         grey = (np.asarray(picture, np.float32) / 257.0).round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
