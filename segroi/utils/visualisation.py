@@ -5,13 +5,19 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _TARGET_SIDE = 480  # small pictures are enlarged to about this many px, so that names can be read
 _GOLDEN = 0.618034
+_WHOLE = ("loss", "total_loss")  # what the hosts call the sum of the losses
 
 
 def draw_instances(
@@ -89,25 +95,56 @@ def draw_curves(path: str | Path, rows: Sequence[Mapping[str, float]], title: st
         rows: one a logged iteration: ``iteration`` and the losses by name.
         title: over the picture.
     """
+    figure, axes = _figure()
+    names = [n for n in rows[-1] if n.startswith(("loss", "total_loss"))] if rows else []
+    for name in names:
+        whole = name in _WHOLE
+        _plot(axes, rows, name, "sum" if whole else name.removeprefix("loss_"), whole)
+    axes.set(xlabel="iteration", ylabel="loss", title=title)
+    wholes = [row[n] for row in rows for n in _WHOLE if n in row]
+    return _save_curves(path, figure, axes, wholes)
+
+
+def draw_run_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Path:
+    """The sums of the losses of several runs in one picture.
+
+    Args:
+        path: PNG to write.
+        runs: for each run's name its logged iterations, as ``draw_curves`` takes them.
+    """
+    figure, axes = _figure()
+    wholes = []
+    for name, rows in runs.items():
+        whole = next((n for n in _WHOLE if rows and n in rows[-1]), "")
+        if whole:
+            _plot(axes, rows, whole, name, True)
+            wholes += [row[whole] for row in rows if whole in row]
+    axes.set(xlabel="iteration", ylabel="loss", title="sum of the losses")
+    return _save_curves(path, figure, axes, wholes)
+
+
+def _figure() -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    names = [n for n in rows[-1] if n.startswith(("loss", "total_loss"))] if rows else []
-    for name in names:
-        points = [(row["iteration"], row[name]) for row in rows if name in row]
-        steps, values = np.array(points, np.float64).T
-        whole = name in ("loss", "total_loss")
-        label = "sum" if whole else name.removeprefix("loss_")
-        (line,) = axes.plot(steps, _smooth(values), lw=2.2 if whole else 1.3, label=label)
-        axes.plot(steps, values, lw=0.6, alpha=0.25, color=line.get_color())
-    axes.set(xlabel="iteration", ylabel="loss", title=title)
-    wholes = [row[n] for row in rows for n in ("loss", "total_loss") if n in row]
+    return figure, figure.add_subplot()
+
+
+def _plot(
+    axes: Axes, rows: Sequence[Mapping[str, float]], name: str, label: str, strong: bool
+) -> None:
+    points = [(row["iteration"], row[name]) for row in rows if name in row]
+    steps, values = np.array(points, np.float64).T
+    (line,) = axes.plot(steps, _smooth(values), lw=2.2 if strong else 1.3, label=label)
+    axes.plot(steps, values, lw=0.6, alpha=0.25, color=line.get_color())
+
+
+def _save_curves(path: str | Path, figure: Figure, axes: Axes, wholes: Sequence[float]) -> Path:
     axes.set_ylim(0, 1.15 * np.percentile(wholes, 97) if wholes else None)  # not the first spike
     axes.grid(alpha=0.3)
-    if names:
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(ncols=2, fontsize=9)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
