@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, metavar="N", help="images an iteration")
     add("--size", type=int, metavar="PX", help="short side that images are resized to")
     add("--lr", type=float, help="peak learning rate")
-    add("--optimizer", metavar="NAME", help="sgd or adamw")
+    add("--optimizer", metavar="NAME", help="sgd, adamw or tf_rmsprop")
     add("--backbone", metavar="NAME", help="torchvision network")
     add("--backbone-weights", metavar="FILE", help="ImageNet weights of that network")
     add("--workers", type=int, metavar="N", help="processes that read images")

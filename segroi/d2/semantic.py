@@ -15,13 +15,13 @@ from detectron2.modeling import BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY, Backb
 from torch import Tensor
 from torch.nn import functional as F
 
+from segroi.layers.norm import freeze_statistics
 from segroi.modeling.backbones.mobilenet_v1 import MobileNetV1
 from segroi.modeling.backbones.squeezenet import SqueezeNet
 from segroi.modeling.heads.fcn_decoder import FCNDecoder
 from segroi.modeling.semantic.low_cost import (
     IGNORE_LABEL,
     check_skips,
-    freeze_statistics,
     segmentation_loss,
 )
 

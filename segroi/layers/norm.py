@@ -38,3 +38,10 @@ def build_norm(norm: str | NormFactory | None, channels: int) -> nn.Module | Non
     if norm not in _NORMS:
         raise ValueError(f"build_norm: norm must be one of {sorted(_NORMS)} or '', got {norm!r}")
     return _NORMS[norm](channels)
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Put every batch norm of a module into eval mode; scale and shift still learn."""
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eval()

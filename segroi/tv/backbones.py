@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -82,11 +82,7 @@ def load_backbone_weights(backbone: BackboneWithFPN, path: str | Path) -> None:
         backbone: what ``build_backbone`` returned.
         path: file with torchvision's state dict (read with ``weights_only=True``).
     """
-    path = existing_file(path, "backbone weights")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds on files that are not its own
-        raise UsageError(f"backbone weights {path} cannot be read: {error}") from error
+    state = read_weights(path)
     state = {key.removeprefix("features."): value for key, value in state.items()}
     wanted = backbone.body.state_dict()
     missing = sorted(k for k in wanted.keys() - state.keys() if "num_batches" not in k)
@@ -97,6 +93,23 @@ def load_backbone_weights(backbone: BackboneWithFPN, path: str | Path) -> None:
             f"tensors are missing (e.g. {missing[:2]}), {len(shapes)} have another shape"
         )
     backbone.body.load_state_dict({k: state[k] for k in wanted if k in state}, strict=False)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, also of one that holds them under "state_dict".
+
+    Raises:
+        UsageError: the file is missing, damaged, or holds something else.
+    """
+    path = existing_file(path, "backbone weights")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds on files that are not its own
+        raise UsageError(f"backbone weights {path} cannot be read: {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
+        raise UsageError(f"backbone weights {path} hold no tensors by name")
+    return state
 
 
 def _network(name: str, norm: Callable[[int], nn.Module] | None) -> nn.Module:

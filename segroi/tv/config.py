@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segroi.utils.suggest import UsageError, existing_file, unknown
 
-SCHEDULES = ("cosine", "steps", "constant")
-OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "steps", "exponential", "constant")
+OPTIMIZERS = ("sgd", "adamw", "tf_rmsprop")
 
 
 @dataclass
@@ -20,8 +20,10 @@ class TrainConfig:
     """A training run; ``config.yaml`` beside the weights holds exactly this.
 
     ``lr`` is the peak learning rate; 0 means the optimizer's default for the batch size (SGD
-    0.02 for 16 images and in proportion, AdamW 2e-4). ``steps`` are the fractions of the run
-    after which the schedule "steps" divides it by ten.
+    0.02 for 16 images and in proportion, AdamW 2e-4, TensorFlow's RMSProp 4e-5). ``steps`` are the
+    fractions of the run after which the schedule "steps" divides it by ten; "exponential"
+    multiplies it by ``decay_rate`` every ``decay_every`` iterations. An iteration is one step of
+    the optimizer: it averages the gradients of ``accumulate`` batches of ``batch_size`` images.
     """
 
     model: str = ""
@@ -34,12 +36,17 @@ class TrainConfig:
     output: str = ""
     iterations: int = 1000
     batch_size: int = 2
+    accumulate: int = 1
     optimizer: str = "sgd"
     lr: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    rmsprop_decay: float = 0.9
+    rmsprop_eps: float = 1.0
     schedule: str = "cosine"
     steps: list[float] = field(default_factory=lambda: [0.67, 0.89])
+    decay_rate: float = 0.75
+    decay_every: int = 10000
     warmup: int = 100
     clip_norm: float = 35.0
     flip: float = 0.5
@@ -59,7 +66,7 @@ class TrainConfig:
         ):
             if value not in known:
                 raise UsageError(unknown(name, value, known))
-        for name in ("iterations", "batch_size", "checkpoint_every"):
+        for name in ("iterations", "batch_size", "accumulate", "decay_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.lr < 0 or not 0 <= self.flip <= 1:
@@ -69,7 +76,8 @@ class TrainConfig:
         """The learning rate after warm-up."""
         if self.lr:
             return self.lr
-        return 0.02 * self.batch_size / 16 if self.optimizer == "sgd" else 2e-4
+        images = self.batch_size * self.accumulate
+        return {"sgd": 0.02 * images / 16, "adamw": 2e-4, "tf_rmsprop": 4e-5}[self.optimizer]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

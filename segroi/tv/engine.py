@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from segroi.tv.checkpoint import describe, load_checkpoint, load_state, save_che
 from segroi.tv.config import TrainConfig
 from segroi.tv.data import CocoDataset, IterationSampler, Target, collate
 from segroi.tv.models import build_model, find_model, model_arguments
+from segroi.utils.optim import TFRMSprop
 from segroi.utils.progress import Progress
 from segroi.utils.provenance import provenance
 from segroi.utils.suggest import UsageError
@@ -30,6 +32,8 @@ LAST = "checkpoint.pth"
 FINAL = "model_final.pth"
 METRICS = "metrics.jsonl"
 POSTMORTEM = "postmortem.json"
+
+Batch = tuple[list[Tensor], list[Target]]
 
 
 class TrainingStopped(RuntimeError):
@@ -80,8 +84,9 @@ class Trainer:
             Progress("train", self.config.iterations, self.iteration) as progress,
         ):
             started = time.perf_counter()
-            for images, targets in self._batches():
-                losses = self.step(images, targets)
+            batches = self._batches()
+            for _ in range(self.iteration, self.config.iterations):
+                losses = self.step(list(islice(batches, self.config.accumulate)))
                 self.iteration += 1
                 spent = time.perf_counter() - started
                 log.write(json.dumps({"iteration": self.iteration, **losses, "time": spent}) + "\n")
@@ -91,25 +96,37 @@ class Trainer:
         self.save(LAST)
         return self.save(FINAL, optimizer=False)
 
-    def step(self, images: list[Tensor], targets: list[Target]) -> dict[str, float]:
-        """One iteration: the losses and the learning rate by name."""
+    def step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One iteration: the losses, averaged over the batches, and the learning rate by name."""
         torch.manual_seed(self.config.seed * 1_000_003 + self.iteration)
         lr = learning_rate(self.config, self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.optimizer.zero_grad()
+        values: dict[str, float] = {}
+        for images, targets in batches:
+            losses = self._add_gradients(images, targets, 1 / len(batches))
+            for name, value in losses.items():
+                values[name] = values.get(name, 0.0) + value / len(batches)
+            if not math.isfinite(values["loss"]):
+                raise self._stopped(values | {"lr": lr}, targets, "the loss is not finite")
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
+        if not torch.isfinite(norm):
+            seen = [target for _, targets in batches for target in targets]
+            raise self._stopped(values | {"lr": lr}, seen, "the gradient is not finite")
+        self.optimizer.step()
+        return values | {"lr": lr}
+
+    def _add_gradients(
+        self, images: list[Tensor], targets: list[Target], weight: float
+    ) -> dict[str, float]:
+        """Add the weighted gradients of a batch; returns its losses."""
         moved = [{k: v.to(self.device) for k, v in target.items()} for target in targets]
         losses = self.model([image.to(self.device) for image in images], moved)
         total = torch.stack(list(losses.values())).sum()
-        values = {"loss": total.item()} | {k: v.item() for k, v in losses.items()} | {"lr": lr}
-        if not math.isfinite(values["loss"]):
-            raise self._stopped(values, targets, "the loss is not finite")
-        self.optimizer.zero_grad()
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
-        if not torch.isfinite(norm):
-            raise self._stopped(values, targets, "the gradient is not finite")
-        self.optimizer.step()
-        return values
+        if torch.isfinite(total):
+            (weight * total).backward()
+        return {"loss": total.item()} | {k: v.item() for k, v in losses.items()}
 
     def save(self, name: str, optimizer: bool = True) -> Path:
         """Write a checkpoint into the run's folder."""
@@ -125,9 +142,9 @@ class Trainer:
         save_checkpoint(self.output / name, content)
         return self.output / name
 
-    def _batches(self) -> Iterator[tuple[list[Tensor], list[Target]]]:
+    def _batches(self) -> Iterator[Batch]:
         config = self.config
-        span = (self.iteration, config.iterations)
+        span = (self.iteration * config.accumulate, config.iterations * config.accumulate)
         sampler = IterationSampler(
             len(self.dataset), config.batch_size, span, config.seed, config.flip
         )
@@ -190,12 +207,13 @@ def pick_device(name: str = "") -> torch.device:
 
 
 def learning_rate(config: TrainConfig, iteration: int) -> float:
-    """Linear warm-up, then cosine, steps or constant."""
+    """Linear warm-up, then cosine, steps, exponential (a staircase) or constant."""
     warm = min(1.0, (iteration + 1) / max(config.warmup, 1))
     progress = iteration / config.iterations
     shape = {
         "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
         "steps": 0.1 ** sum(progress >= step for step in config.steps),
+        "exponential": config.decay_rate ** (iteration // config.decay_every),
         "constant": 1.0,
     }[config.schedule]
     return config.peak_lr() * warm * shape
@@ -210,6 +228,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, config.peak_lr())
+    if config.optimizer == "tf_rmsprop":
+        return TFRMSprop(
+            groups, config.peak_lr(), config.rmsprop_decay, config.momentum, config.rmsprop_eps
+        )
     return torch.optim.SGD(groups, config.peak_lr(), config.momentum)
 
 

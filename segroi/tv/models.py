@@ -17,6 +17,7 @@ from torch import nn
 
 from segroi.tv.backbones import load_backbone_weights
 from segroi.tv.rcnn import rcnn
+from segroi.tv.ssd_isb import build_ssd_isb, load_mobilenet_v1
 from segroi.utils.suggest import UsageError, unknown
 
 
@@ -46,6 +47,17 @@ MODELS: dict[str, Entry] = {
     ),
     "mask_rcnn": Entry(rcnn, "Mask R-CNN, each box from one level"),
     "mask_rcnn_groie": Entry(rcnn, "Mask R-CNN with GRoIE", {"extractor": "GRoIE"}),
+    "ssd_isb": Entry(
+        build_ssd_isb,
+        "SSD-ISB, branches of ten shapes, one stage",
+        load_backbone=load_mobilenet_v1,
+    ),
+    "ssd_isb_single_branch": Entry(
+        build_ssd_isb,
+        "SSD-ISB, one branch for all boxes",
+        {"family": "single_branch"},
+        load_backbone=load_mobilenet_v1,
+    ),
 }
 
 

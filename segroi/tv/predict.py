@@ -68,6 +68,8 @@ def _entry(
     ]
     for instance, mask in zip(instances, found["masks"].numpy() if "masks" in found else ()):
         instance["mask"] = encode_mask(mask)
+    for instance, region in zip(instances, found["regions"].tolist() if "regions" in found else ()):
+        instance["region"] = [round(v, 2) for v in region]
     return {
         "file": str(file),
         "picture": str(drawn),

@@ -19,7 +19,6 @@ from segroi.tv.config import TrainConfig, load_config
 from segroi.tv.engine import (
     FINAL,
     LAST,
-    METRICS,
     POSTMORTEM,
     Trainer,
     TrainingStopped,
@@ -32,8 +31,8 @@ from segroi.utils.suggest import UsageError
 
 
 def losses(output) -> list[dict[str, float]]:
-    rows = read_rows(Path(output) / METRICS)
-    return [{k: v for k, v in row.items() if k != "time"} for row in rows]
+    rows = read_rows(Path(output))
+    return [{k: v for k, v in row.items() if k not in ("time", "seconds")} for row in rows]
 
 
 def test_training_lowers_the_loss_and_stores_what_it_was(config):
@@ -71,10 +70,10 @@ def test_resume_gives_the_losses_of_an_uninterrupted_run(config, tmp_path, monke
     trainer = Trainer(other)
     step = trainer.step
 
-    def stopping(images, targets):
+    def stopping(batches):
         if trainer.iteration == 5:
             raise Stop
-        return step(images, targets)
+        return step(batches)
 
     trainer.step = stopping
     with pytest.raises(Stop):
@@ -124,10 +123,10 @@ def test_loss_that_is_not_finite_stops_with_a_postmortem(config):
     trainer = Trainer(config)
     step = trainer.step
 
-    def poisoned(images, targets):
+    def poisoned(batches):
         if trainer.iteration == 3:
-            images = [image * float("nan") for image in images]
-        return step(images, targets)
+            batches = [([image * float("nan") for image in i], t) for i, t in batches]
+        return step(batches)
 
     trainer.step = poisoned
     with pytest.raises(TrainingStopped, match="at iteration 3 .* is the last good checkpoint"):

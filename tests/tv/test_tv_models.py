@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from tiny_run import TINY
+from tiny_run import TINY, tiny_arguments
 from torch import nn
 from torchvision.models import get_model
 from torchvision.ops import MultiScaleRoIAlign
@@ -83,7 +83,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_trains_and_predicts(name):
     torch.manual_seed(0)
-    model = build_model(name, 3, **TINY)
+    model = build_model(name, 3, **tiny_arguments(name))
     images = [torch.rand(3, 64, 80), torch.rand(3, 80, 64)]
     masks = torch.zeros(1, 64, 80, dtype=torch.uint8)
     masks[:, 10:40, 10:50] = 1

@@ -17,6 +17,18 @@ TINY = {
     "proposals": [20, 20],
     "anchor_scale": 4.0,
 }
+TINY_SSD_ISB = {
+    "depth_multiplier": 0.25,
+    "size": 64,
+    "shapes": [[2, 1], [1, 1]],
+    "norm_momentum": 0.1,
+    "detections": 10,
+}
+
+
+def tiny_arguments(model: str) -> dict:
+    """Arguments that make a model of this name tiny."""
+    return dict(TINY_SSD_ISB if model.startswith("ssd_isb") else TINY)
 
 
 def annotation(number: int, image: int, category: int, box: list[float], **changes) -> dict:

@@ -5,6 +5,7 @@ Legend: images N,3,H,W; the map of stride s has ceil(H / s) x ceil(W / s) cells.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ _BLOCKS = (
     (1024, 1),
 )
 _LAST = len(_BLOCKS)
+# timm's mobilenetv1_*: number of the block before each stage, place of each module in a block
+_TIMM_STAGES = (1, 2, 4, 6, 12)
+_TIMM_MODULES = {"conv_dw": 0, "bn1": 1, "conv_pw": 3, "bn2": 4}
+_TIMM_STEM = {"conv_stem": "model.0.0", "bn1": "model.0.1"}
 
 
 def scaled_depth(channels: int, multiplier: float, minimum: int = 8) -> int:
@@ -87,6 +92,7 @@ class MobileNetV1(nn.Module):
                 f"MobileNetV1: out_features must be among conv1 to conv13, got {sorted(unknown)}"
             )
         self.model = nn.ModuleList(blocks)
+        self._block_strides = [2, *all_strides.values()]
         self.out_channels = {name: all_channels[name] for name in out_features}
         self.strides = {name: all_strides[name] for name in out_features}
 
@@ -103,6 +109,12 @@ class MobileNetV1(nn.Module):
         depthwise = self._conv(cin, cin, 3, stride, dilation, groups=cin)
         return nn.Sequential(*depthwise, *self._conv(cin, cout, 1))
 
+    def freeze(self, stride: int) -> None:
+        """Do not train the blocks whose maps have at most this stride (0: train all)."""
+        for block, reached in zip(self.model, self._block_strides):
+            if reached <= stride:
+                block.requires_grad_(False)
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Feature maps by name of images ``Tensor[N, 3, H, W]``."""
         maps, x = {}, images
@@ -118,8 +130,8 @@ def load_imagenet(backbone: MobileNetV1, weights: Mapping[str, Tensor]) -> None:
 
     Args:
         backbone: the network to fill.
-        weights: tensors by name, ``model.{0..13}.{0,1,3,4}.*``, perhaps under ``state_dict``'s
-            usual prefixes ``module.`` or ``backbone.``.
+        weights: tensors by name: ``model.{0..13}.{0,1,3,4}.*``, perhaps behind ``module.`` or
+            ``backbone.``, or timm's ``conv_stem``, ``bn1``, ``blocks.{stage}.{block}.conv_dw``, ...
 
     Raises:
         ValueError: a weight of the backbone is missing or has another shape.
@@ -127,7 +139,7 @@ def load_imagenet(backbone: MobileNetV1, weights: Mapping[str, Tensor]) -> None:
     wanted = backbone.state_dict()
     found = {}
     for key, value in weights.items():
-        key = key.removeprefix("module.").removeprefix("backbone.")
+        key = _block_name(key.removeprefix("module.").removeprefix("backbone."))
         if key in wanted:
             found[key] = value
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
@@ -138,3 +150,15 @@ def load_imagenet(backbone: MobileNetV1, weights: Mapping[str, Tensor]) -> None:
             f"({len(missing)} in all), of another shape {wrong[:3]} ({len(wrong)} in all)"
         )
     backbone.load_state_dict(found, strict=False)
+
+
+def _block_name(key: str) -> str:
+    """Our name of a tensor that timm names; other names as they are."""
+    module, _, rest = key.partition(".")
+    if module in _TIMM_STEM:
+        return f"{_TIMM_STEM[module]}.{rest}"
+    match = re.fullmatch(r"blocks\.([0-4])\.(\d)\.(conv_dw|bn1|conv_pw|bn2)\.(\w+)", key)
+    if match is None:
+        return key
+    block = _TIMM_STAGES[int(match[1])] + int(match[2])
+    return f"model.{block}.{_TIMM_MODULES[match[3]]}.{match[4]}"

@@ -99,7 +99,7 @@ class GRoIE(RoIExtractor):
         Returns:
             Tensor[K, C, h, w].
         """
-        if not len(rois):
+        if rois.shape[0] == 0:
             return touch_parameters(self.sample(features, rois, "sum"), self)
         return self.post(self.reduce(self._aggregate(features, rois)))
 

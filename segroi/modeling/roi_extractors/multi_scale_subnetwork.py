@@ -95,7 +95,7 @@ class MultiScaleSubnetwork(RoIExtractor):
         Returns:
             Tensor[K, out_channels, h, w].
         """
-        if not len(rois):  # without samples, batch statistics would be spoilt
+        if rois.shape[0] == 0:  # without samples, batch statistics would be spoilt
             empty = features[0].new_zeros(0, self.out_channels, *self.output_size)
             return touch_parameters(empty + sum(f[:0].sum() for f in features), self)
         branches = zip(self.branches, self.factors, strict=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segroi.layers.norm import freeze_statistics
 from segroi.modeling.backbones.mobilenet_v1 import MobileNetV1
 from segroi.modeling.backbones.squeezenet import SqueezeNet
 from segroi.modeling.heads.fcn_decoder import FCNDecoder
@@ -110,13 +111,6 @@ def check_skips(strides: dict[str, int], maps: Sequence[str]) -> None:
             f"the strides of the maps {list(maps)} must double from map to map, got {chain}: "
             "a decoder needs the encoder at its full output stride"
         )
-
-
-def freeze_statistics(module: nn.Module) -> None:
-    """Put every batch norm of a module into eval mode; scale and shift still learn."""
-    for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
-            child.eval()
 
 
 def segmentation_loss(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
+from segroi.layers.norm import freeze_statistics
 from segroi.modeling.backbones.mobilenet_v1 import MobileNetV1
 from segroi.modeling.ssd.anchors import anchors_per_cell, ssd_anchors
 from segroi.modeling.ssd.coder import decode_boxes
@@ -41,6 +42,10 @@ class SSD(nn.Module):
         score_threshold: detections need a higher score.
         nms_threshold: IoU above which the weaker of two boxes of one class is dropped.
         detections_per_image: most detections kept, of a class and in all.
+        norm_momentum: weight of a new batch in the running statistics.
+        frozen_stride: blocks of the backbone up to this stride are not trained.
+        frozen_statistics: keep the backbone's batch norm statistics in training, as batches too
+            small to estimate them want it.
     """
 
     def __init__(
@@ -53,6 +58,8 @@ class SSD(nn.Module):
         nms_threshold: float = 0.6,
         detections_per_image: int = 100,
         norm_momentum: float = 0.0003,
+        frozen_stride: int = 0,
+        frozen_statistics: bool = False,
     ) -> None:
         super().__init__()
         if classification not in ("softmax", "sigmoid"):
@@ -60,6 +67,8 @@ class SSD(nn.Module):
                 f"SSD: classification must be softmax or sigmoid, got {classification!r}"
             )
         self.backbone = backbone or MobileNetV1(depth_multiplier, norm_momentum=norm_momentum)
+        self.backbone.freeze(frozen_stride)
+        self.frozen_statistics = frozen_statistics
         channels = self.backbone.out_channels
         self.extras = ExtraLayers(channels["conv13"], depth_multiplier, norm_momentum)
         channels = [channels["conv11"], channels["conv13"], *self.extras.out_channels]
@@ -69,12 +78,22 @@ class SSD(nn.Module):
         self.nms_threshold = nms_threshold
         self.detections_per_image = detections_per_image
 
+    def train(self, mode: bool = True) -> SSD:
+        """Set the mode, but leave frozen statistics alone."""
+        super().train(mode)
+        if self.frozen_statistics:
+            freeze_statistics(self.backbone)
+        return self
+
     def forward(self, images: Tensor) -> SSDOutput:
         """Predictions for images Tensor[N, 3, H, W], normalised."""
-        features = self.backbone(images)
+        return self.predict(self.backbone(images))
+
+    def predict(self, features: dict[str, Tensor]) -> SSDOutput:
+        """Predictions from the maps conv11 and conv13 of the backbone."""
         maps = [features["conv11"], features["conv13"], *self.extras(features["conv13"])]
         offsets, logits = self.head(maps)
-        anchors = ssd_anchors([tuple(x.shape[-2:]) for x in maps], images.device)
+        anchors = ssd_anchors([tuple(x.shape[-2:]) for x in maps], offsets.device)
         return SSDOutput(features, offsets, logits, anchors)
 
     def losses(

@@ -6,6 +6,7 @@ Legend: N images, G objects of an image, K detections of an image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from segroi.layers.masks import masks_in_regions, paste_masks
 from segroi.modeling.backbones.mobilenet_v1 import MobileNetV1
 from segroi.modeling.ssd.branches import BranchMasks, InstanceBranches
 from segroi.modeling.ssd.detector import SSD, SSDOutput
-from segroi.modeling.ssd.families import BranchFamily
+from segroi.modeling.ssd.families import BranchFamily, branch_family
 from segroi.modeling.ssd.loss import Classification
 
 _MAPS = ("conv13", "conv11", "conv5")  # strides 32, 16, 8
@@ -105,8 +106,21 @@ class SSDISB(nn.Module):
     def _losses(
         self, output: SSDOutput, targets: Targets, sizes: Sequence[tuple[int, int]]
     ) -> dict[str, Tensor]:
-        boxes = [t["boxes"].float() / _pixels(s, t["boxes"]) for t, s in zip(targets, sizes)]
+        boxes = _unit_boxes(targets, sizes)
         losses = self.detector.losses(output, boxes, [t["labels"] for t in targets])
+        return {**losses, "loss_mask": self.mask_loss(output, targets, sizes)}
+
+    def mask_loss(
+        self, output: SSDOutput, targets: Targets, sizes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Weighted loss of the branches on the crops of the ground truth.
+
+        Args:
+            output: of which only the ``features`` count.
+            targets: as :meth:`forward` takes them.
+            sizes: (height, width) of the images as given.
+        """
+        boxes = _unit_boxes(targets, sizes)
         image, labels = _image_of(boxes), torch.cat([t["labels"] for t in targets])
         loss = output.offsets.new_zeros(())
         for masks in self._segment(output, boxes):
@@ -114,8 +128,7 @@ class SSDISB(nn.Module):
             logits = _of_class(masks.logits, labels[masks.index]).float()
             total = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
             loss = loss + total / max(target.numel(), 1)
-        losses["loss_mask"] = self.branches.family.mask_weight * loss
-        return losses
+        return self.branches.family.mask_weight * loss
 
     def _mask_targets(
         self,
@@ -182,6 +195,9 @@ def ssd_isb(
     norm_momentum: float = 0.0003,
     pixel_mean: Sequence[float] = (0.5, 0.5, 0.5),
     pixel_std: Sequence[float] = (0.5, 0.5, 0.5),
+    frozen_stride: int = 0,
+    frozen_statistics: bool = False,
+    mask_weight: float | None = None,
 ) -> SSDISB:
     """Build SSD-ISB.
 
@@ -199,6 +215,9 @@ def ssd_isb(
         norm_momentum: weight of a new batch in the running statistics.
         pixel_mean: of the channels of images in 0..1.
         pixel_std: of the channels of images in 0..1.
+        frozen_stride: see :class:`~segroi.modeling.ssd.detector.SSD`.
+        frozen_statistics: see :class:`~segroi.modeling.ssd.detector.SSD`.
+        mask_weight: weight of the mask loss, if other than the family's.
 
     Example:
         >>> model = ssd_isb(family="single_branch", depth_multiplier=0.25, image_size=(64, 64))
@@ -207,8 +226,15 @@ def ssd_isb(
         torch.Size([1, 48, 100])
     """
     detector = SSD(
-        num_classes, depth_multiplier, classification=classification, norm_momentum=norm_momentum
+        num_classes,
+        depth_multiplier,
+        classification=classification,
+        norm_momentum=norm_momentum,
+        frozen_stride=frozen_stride,
+        frozen_statistics=frozen_statistics,
     )
+    if mask_weight is not None:
+        family = replace(branch_family(family), mask_weight=mask_weight)
     channels = [detector.backbone.out_channels[name] for name in _MAPS]
     branches = InstanceBranches(
         channels[0],
@@ -220,6 +246,11 @@ def ssd_isb(
         condition_on_box,
     )
     return SSDISB(detector, branches, image_size, pixel_mean, pixel_std)
+
+
+def _unit_boxes(targets: Targets, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The boxes of the targets in units of their image."""
+    return [t["boxes"].float() / _pixels(s, t["boxes"]) for t, s in zip(targets, sizes)]
 
 
 def _pixels(size: tuple[int, int], like: Tensor) -> Tensor:
