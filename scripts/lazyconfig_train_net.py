@@ -14,25 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import (
-    AMPTrainer,
-    SimpleTrainer,
-    default_setup,
-    default_writers,
-    hooks,
-)
+from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from segroi.d2.accumulation import build_step_trainer
+from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.launch import invoke
 from segroi.d2.predict import save_categories
 from segroi.d2.report import TimedLoader, write_report
+from segroi.d2.survival import StopOnSigterm, refuse_live_folder, surviving_run
+from segroi.d2.trust import load_lazy_config
 
 
 def do_test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
@@ -57,8 +54,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> dict[str, Any]:
     if comm.is_main_process():
         save_categories(cfg.train.output_dir, instantiate(cfg.dataloader.train.dataset.names))
     model = create_ddp_model(model, **cfg.train.ddp)
-    trainer = (AMPTrainer if cfg.train.amp.enabled else SimpleTrainer)(model, loader, optimizer)
-    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    batches = cfg.train.get("accumulate", 1)
+    trainer = build_step_trainer(model, loader, optimizer, batches, cfg.train.amp.enabled)
+    checkpointer = SafeCheckpointer(model, cfg.train.output_dir, trainer=trainer, **_reading(args))
     results: dict[str, Any] = {}
 
     def evaluate() -> dict[str, Any]:
@@ -71,16 +69,23 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> dict[str, Any]:
             hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             *_main_process_hooks(cfg, checkpointer, evaluation),
+            StopOnSigterm(checkpointer),
         ]
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
-    trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
+    with surviving_run(model, cfg.train.output_dir):
+        trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
     return results
 
 
+def _reading(args: argparse.Namespace) -> dict[str, Any]:
+    """How weights files are read, of :class:`SafeCheckpointer`."""
+    return {"trust": args.trust_weights, "sha256": args.weights_sha256}
+
+
 def _main_process_hooks(
-    cfg: DictConfig, checkpointer: DetectionCheckpointer, evaluation: hooks.EvalHook
+    cfg: DictConfig, checkpointer: SafeCheckpointer, evaluation: hooks.EvalHook
 ) -> list[hooks.HookBase]:
     """Checkpoints before and logs after the evaluation, which every process takes part in."""
     if not comm.is_main_process():
@@ -98,15 +103,18 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
     Where ``cfg.TEST.EXPECTED_RESULTS`` is given, the results are checked against it.
     """
-    cfg = LazyConfig.load(args.config_file)
+    cfg = load_lazy_config(args.config_file, args.trust_config)
     if not torch.cuda.is_available():
         cfg.train.device = "cpu"
     apply_data_arguments(cfg, args)
     cfg = LazyConfig.apply_overrides(cfg, args.opts)
+    if not args.eval_only:
+        refuse_live_folder(cfg.train.output_dir)
     default_setup(cfg, args)
     if args.eval_only:
         model = create_ddp_model(instantiate(cfg.model).to(cfg.train.device))
-        DetectionCheckpointer(model).load(cfg.train.init_checkpoint)
+        checkpointer = SafeCheckpointer(model, **_reading(args))
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=False)
         results = do_test(cfg, model)
     else:
         results = do_train(args, cfg)

@@ -10,28 +10,51 @@ your own COCO-format data. Without a GPU it runs on the CPU.
 from __future__ import annotations
 
 import argparse
+import weakref
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, default_setup
+from detectron2.engine import DefaultTrainer, HookBase, default_setup
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from torch import nn
 
 from segroi.d2 import load_config
+from segroi.d2.accumulation import build_step_trainer
+from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.evaluation import build_evaluator
 from segroi.d2.launch import invoke
 from segroi.d2.predict import save_categories
 from segroi.d2.report import TimedLoader, write_report
 from segroi.d2.solver import build_optimizer
+from segroi.d2.survival import StopOnSigterm, refuse_live_folder, surviving_run
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's default trainer with segroi's evaluators and optimizers."""
+    """Detectron2's default trainer with segroi's evaluators, optimizers and checkpoints.
+
+    Args:
+        cfg: as for Detectron2.
+        reading: ``trust`` and ``sha256`` of :class:`SafeCheckpointer`.
+    """
+
+    def __init__(self, cfg: CfgNode, **reading: Any) -> None:
+        self.reading = reading
+        super().__init__(cfg)
+        step, solver = self._trainer, cfg.SOLVER
+        self._trainer = build_step_trainer(
+            step.model, step.data_loader, step.optimizer, solver.ACCUMULATE, solver.AMP.ENABLED
+        )
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's hooks, and one that ends the run on SIGTERM."""
+        self.checkpointer = SafeCheckpointer(
+            self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **self.reading
+        )
+        return [*super().build_hooks(), StopOnSigterm(self.checkpointer)]
 
     @classmethod
     def build_evaluator(
@@ -59,6 +82,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     apply_data_arguments(cfg, args)
     cfg.merge_from_list(args.opts)
     cfg.freeze()
+    if not args.eval_only:
+        refuse_live_folder(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     return cfg
 
@@ -66,16 +91,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """Train and evaluate, or evaluate only; either way a report is written."""
     cfg = setup(args)
+    reading = {"trust": args.trust_weights, "sha256": args.weights_sha256}
     if not args.eval_only:
-        trainer = Trainer(cfg)
+        trainer = Trainer(cfg, **reading)
         if comm.is_main_process():
             save_categories(cfg.OUTPUT_DIR, cfg.DATASETS.TRAIN[0])
         trainer.resume_or_load(resume=args.resume)
-        results = trainer.train()
+        with surviving_run(trainer._trainer.model, cfg.OUTPUT_DIR):
+            results = trainer.train()
         report(cfg, args, trainer._last_eval_results)  # train() returns them where it checks them
         return results
     model = Trainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **reading)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = Trainer.test(cfg, model)
     report(cfg, args, results)

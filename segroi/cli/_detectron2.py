@@ -46,8 +46,9 @@ def launcher_command(args: argparse.Namespace) -> list[str]:
     command += ["--data-json", args.data, "--images", args.images]
     if args.val_data:
         command += ["--val-json", args.val_data, "--val-images", args.val_images or args.images]
-    if args.resume:
-        command.append("--resume")
+    for flag in ("resume", "no_data_check", "trust_config"):
+        if getattr(args, flag):
+            command.append(f"--{flag.replace('_', '-')}")
     values = {
         "train.output_dir": args.output,
         "train.max_iter": args.iterations,

@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int)
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...")
     add("--before", action="store_true", help="evaluate the untrained model too")
+    add("--no-data-check", action="store_true", help="leave out the check of the data")
+    add("--trust-config", action="store_true", help="--host d2: run a lazy config from anywhere")
+    add("--replay", metavar="FILE", help="only run the last batch of a post-mortem once more")
     add("settings", nargs="*", metavar="KEY=VALUE", help="anything else")
 
 

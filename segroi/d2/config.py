@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
@@ -13,6 +15,8 @@ from segroi.d2.grid_config import add_grid_config
 from segroi.d2.recursive_config import add_recursive_config
 from segroi.d2.semantic_config import add_semantic_config
 from segroi.d2.ssd_isb_config import add_ssd_isb_config
+from segroi.utils.safe_yaml import read_yaml
+from segroi.utils.suggest import UsageError
 
 
 def add_segroi_config(cfg: CfgNode) -> None:
@@ -39,7 +43,7 @@ def add_segroi_config(cfg: CfgNode) -> None:
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
-    """Read a yaml file of segroi or of Detectron2.
+    """Read a yaml file of segroi or of Detectron2, as plain data: no tag in it runs code.
 
     Args:
         config_file: path; where it (or its ``_BASE_``) sets ``SEGROI_BASE``, that config of
@@ -48,16 +52,35 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
 
     Returns:
         The whole config, not frozen.
+
+    Raises:
+        UsageError: a file is missing, no plain yaml, or its own base.
     """
     cfg = get_cfg()
     add_segroi_config(cfg)
     if config_file:
-        base = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True).get("SEGROI_BASE")
+        _check_plain(Path(config_file), ())
+        base = CfgNode.load_yaml_with_base(config_file).get("SEGROI_BASE")
         if base:
-            cfg.merge_from_file(model_zoo.get_config_file(base))
-        cfg.merge_from_file(config_file)
+            cfg.merge_from_file(model_zoo.get_config_file(base), allow_unsafe=False)
+        cfg.merge_from_file(config_file, allow_unsafe=False)
     cfg.merge_from_list(list(opts))
     return cfg
+
+
+def _check_plain(path: Path, below: tuple[Path, ...]) -> None:
+    """Raise a UsageError unless a file and what it is based on are plain yaml."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UsageError(f"config {path} holds no keys")
+    bases = content.get("_BASE_", [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if "://" in str(base):
+            raise UsageError(f"config {path}: _BASE_ {base!r} is no file; download it first")
+        file = Path(os.path.normpath(path.parent / Path(str(base)).expanduser()))
+        if file in (*below, path):
+            raise UsageError(f"config {path}: its _BASE_ {base!r} leads back to it")
+        _check_plain(file, (*below, path))
 
 
 def _add_extractor_config(cfg: CfgNode) -> None:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.data.datasets import load_coco_json
 from iopath.common.file_io import file_lock
 from omegaconf import DictConfig
+
+from segroi.utils.data_check.gate import SKIP, refuse_broken_data
+from segroi.utils.safe_files import inside
 
 DIGITS = "segroi_digits"
 
@@ -41,8 +45,18 @@ def register_coco_json(json_file: str, image_root: str) -> str:
             raise FileNotFoundError(f"register_coco_json: {path} does not exist")
     name = f"{Path(json_file).resolve()}@{Path(image_root).resolve()}"
     if name not in DatasetCatalog:
-        register_coco_instances(name, {}, json_file, image_root)
+        DatasetCatalog.register(name, partial(_load_inside, name, json_file, image_root))
+        MetadataCatalog.get(name).set(
+            json_file=json_file, image_root=image_root, evaluator_type="coco"
+        )
     return name
+
+
+def _load_inside(name: str, json_file: str, image_root: str) -> list[dict[str, Any]]:
+    """Detectron2's records of a COCO-format file whose images all lie under ``image_root``."""
+    for image in json.loads(Path(json_file).read_text(encoding="utf-8-sig"))["images"]:
+        inside(image_root, image["file_name"])
+    return load_coco_json(json_file, image_root, name)
 
 
 def register_digits(root: str | Path) -> None:
@@ -81,11 +95,27 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--val-json", metavar="FILE", help="annotations to test on (default: --data-json)"
     )
     group.add_argument("--val-images", metavar="DIR", help="their images (default: --images)")
+    group.add_argument(SKIP, action="store_true", help="leave out the check of these files")
+
+
+def check_data(args: argparse.Namespace) -> None:
+    """Look quickly for what is wrong with the user's own files.
+
+    Raises:
+        UsageError: they have errors, and the check was not left out.
+    """
+    if not args.data_json or not args.images or args.no_data_check:
+        return
+    files = {(args.val_json or args.data_json, args.val_images or args.images)}
+    if not args.eval_only:
+        files.add((args.data_json, args.images))
+    for data, images in sorted(files):
+        refuse_broken_data(data, images)
 
 
 def num_categories(json_file: str) -> int:
     """Number of categories of a COCO-format file."""
-    return len(json.loads(Path(json_file).read_text())["categories"])
+    return len(json.loads(Path(json_file).read_text(encoding="utf-8-sig"))["categories"])
 
 
 def apply_data_arguments(cfg: CfgNode | DictConfig, args: argparse.Namespace) -> None:

@@ -4,33 +4,63 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
-from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser, launch
 
-from segroi.d2.data import add_data_arguments
+from segroi.d2.checkpoint import TRUST as TRUST_WEIGHTS
+from segroi.d2.data import add_data_arguments, check_data
+from segroi.d2.postmortem import replay
+from segroi.d2.trust import TRUST as TRUST_CONFIG
+from segroi.d2.trust import load_lazy_config
+from segroi.utils.suggest import UsageError
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Detectron2's options and those for the user's own data."""
     parser = default_argument_parser()
     add_data_arguments(parser)
+    group = parser.add_argument_group("files from elsewhere, and runs that failed")
+    group.add_argument(TRUST_CONFIG, action="store_true", help="run a lazy config from anywhere")
+    group.add_argument(
+        TRUST_WEIGHTS, action="store_true", help="run what a weights file asks to be run"
+    )
+    group.add_argument("--weights-sha256", default="", metavar="HEX", help="of the weights")
+    group.add_argument("--replay", metavar="FILE", help="the last batch of a post-mortem once more")
     return parser
 
 
 def max_iterations(config_file: str) -> int:
     """Length of the training of a lazy config."""
-    return int(LazyConfig.load(config_file).train.max_iter)
+    return int(load_lazy_config(config_file).train.max_iter)
 
 
 def invoke(main: Callable[[argparse.Namespace], object]) -> None:
-    """Read the command line and run ``main`` in one process per GPU."""
+    """Read the command line and run ``main`` in one process per GPU.
+
+    Mistakes of the user end the process with a text, without a traceback.
+    """
     args = argument_parser().parse_args()
+    try:
+        if args.replay:
+            print(replay(args.replay))
+            return
+        check_data(args)
+    except UsageError as error:
+        raise SystemExit(f"segroi: {error}") from None
     launch(
-        main,
+        partial(_explained, main),
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         args=(args,),
     )
+
+
+def _explained(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """Run ``main``; without a traceback where the text says it all."""
+    try:
+        main(args)
+    except UsageError as error:
+        raise SystemExit(f"segroi: {error}") from None

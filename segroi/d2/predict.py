@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog, transforms
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.config import load_config
+from segroi.d2.trust import load_lazy_config
 
 CONFIG = "config.yaml"
 CATEGORIES = "categories.json"
@@ -62,7 +63,7 @@ class Detector(nn.Module):
 
 
 def load_run(weights: str | Path, device: str | torch.device = "cpu") -> tuple[Detector, list[str]]:
-    """Load what a launcher left.
+    """Load what a launcher left; neither its config nor its weights can run code.
 
     Args:
         weights: a checkpoint in the folder of the run, beside its ``config.yaml``.
@@ -73,7 +74,7 @@ def load_run(weights: str | Path, device: str | torch.device = "cpu") -> tuple[D
     """
     folder = Path(weights).parent
     if is_lazy(folder):
-        lazy = LazyConfig.load(str(folder / CONFIG))
+        lazy = load_lazy_config(folder / CONFIG)
         model = instantiate(lazy.model).to(device)
         resize = instantiate(lazy.dataloader.test.mapper.augmentations[0])
         detector = Detector(model, resize, lazy.model.input_format)
@@ -83,7 +84,7 @@ def load_run(weights: str | Path, device: str | torch.device = "cpu") -> tuple[D
         sizes = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         resize = transforms.ResizeShortestEdge([sizes[0], sizes[0]], sizes[1])
         detector = Detector(build_model(cfg), resize, cfg.INPUT.FORMAT)
-    DetectionCheckpointer(detector.model).load(str(weights))
+    SafeCheckpointer(detector.model).load(str(weights))
     return detector.eval(), json.loads((folder / CATEGORIES).read_text())
 
 

@@ -53,8 +53,12 @@ def inside(folder: str | Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a draft that takes the place of ``path`` when all of it is on the disk.
+
+    Args:
+        path: file to write or to replace.
+        mode: "wb", or "w" for text.
 
     Raises:
         UsageError: the disk is full or the folder cannot be written; the old file is still there.
@@ -62,7 +66,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with draft.open("wb") as file:
+        with draft.open(mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

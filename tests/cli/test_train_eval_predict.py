@@ -141,7 +141,8 @@ def test_models_lists_parameters(capsys):
 def options(**given) -> argparse.Namespace:
     names = "data images val_data val_images model output config iterations batch_size size lr"
     names += " optimizer backbone backbone_weights workers seed device"
-    values = dict.fromkeys(names.split()) | {"resume": False, "settings": []} | given
+    flags = dict.fromkeys(("resume", "no_data_check", "trust_config"), False)
+    values = dict.fromkeys(names.split()) | flags | {"settings": []} | given
     return argparse.Namespace(**values)
 
 
@@ -156,12 +157,14 @@ def test_detectron2_gets_its_own_words(tmp_path):
             config=str(config),
             iterations=7,
             resume=True,
+            no_data_check=True,
             settings=["model.roi_heads.mask_on=False"],
         )
     )
     assert command[1].endswith("lazyconfig_train_net.py")
     assert command[2:] == [
         *("--config-file", str(config), "--data-json", "d.json", "--images", "im", "--resume"),
+        "--no-data-check",
         *("train.output_dir=out", "train.max_iter=7", "model.roi_heads.mask_on=False"),
     ]
     with pytest.raises(ValueError, match="--size is for --host tv"):
