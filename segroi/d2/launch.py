@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from detectron2.engine import default_argument_parser, launch
 
 from segroi.d2.checkpoint import TRUST as TRUST_WEIGHTS
@@ -60,6 +61,9 @@ def invoke(main: Callable[[argparse.Namespace], object]) -> None:
 
 def _explained(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     """Run ``main``; without a traceback where the text says it all."""
+    # Attention that has made up its mind sends back numbers too small for float32, with which a
+    # CPU takes ten times as long for a convolution. They count as 0.
+    torch.set_flush_denormal(True)
     try:
         main(args)
     except UsageError as error:
