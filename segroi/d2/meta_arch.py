@@ -13,7 +13,7 @@ from torch import Tensor
 from segroi.modeling.ssd.branches import InstanceBranches
 from segroi.modeling.ssd.detector import SSD
 from segroi.modeling.ssd.ssd_isb import SSDISB as CoreSSDISB
-from segroi.modeling.ssd.ssd_isb import ssd_isb
+from segroi.modeling.ssd.ssd_isb import Crops, ssd_isb
 
 _DEPTH = 255.0  # Detectron2's pixels
 
@@ -36,6 +36,7 @@ class SSDISB(CoreSSDISB):
         pixel_std: list[float],
         num_classes: int,
         input_format: str = "RGB",
+        crops: Crops = "boxes",
     ) -> None:
         """Build the model.
 
@@ -47,9 +48,10 @@ class SSDISB(CoreSSDISB):
             pixel_std: of the channels of images in 0..255.
             num_classes: classes of the detector; objects of higher classes are left out.
             input_format: order of the channels of images, "RGB" or "BGR".
+            crops: what the branches learn from, "boxes" or "anchors".
         """
         unit = ([v / _DEPTH for v in values] for values in (pixel_mean, pixel_std))
-        super().__init__(detector, branches, image_size, *unit)
+        super().__init__(detector, branches, image_size, *unit, crops=crops)
         self.num_classes, self.input_format = num_classes, input_format
 
     @classmethod
@@ -68,6 +70,9 @@ class SSDISB(CoreSSDISB):
             condition_on_box=node.CONDITION_ON_BOX,
             classification=node.CLASSIFICATION,
             norm_momentum=node.NORM_MOMENTUM,
+            frozen_stride=node.FROZEN_STRIDE,
+            frozen_statistics=node.FROZEN_STATISTICS,
+            mask_weight=node.MASK_WEIGHT or None,
         )
         core.detector.detections_per_image = cfg.TEST.DETECTIONS_PER_IMAGE
         return {
@@ -78,6 +83,7 @@ class SSDISB(CoreSSDISB):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "num_classes": node.NUM_CLASSES,
             "input_format": cfg.INPUT.FORMAT,
+            "crops": node.CROPS,
         }
 
     @property

@@ -7,7 +7,9 @@ from detectron2.config import CfgNode as CN
 
 
 def add_ssd_isb_config(cfg: CfgNode) -> None:
-    """Add ``MODEL.SSD_ISB``, for ``MODEL.META_ARCHITECTURE`` "SSDISB"."""
+    """Add ``MODEL.SSD_ISB`` (for ``MODEL.META_ARCHITECTURE`` "SSDISB") and its solver's key."""
+    # Batches of IMS_PER_BATCH images an iteration; their gradients are averaged.
+    cfg.SOLVER.ACCUMULATE = 1
     node = cfg.MODEL.SSD_ISB = CN()
     # Classes without the background. Of COCO, 1 is person alone: objects of higher classes are
     # left out.
@@ -29,6 +31,15 @@ def add_ssd_isb_config(cfg: CfgNode) -> None:
     node.ATROUS_RATES = (1,)
     # Tell the branches where the box lies in its crop (beyond the thesis).
     node.CONDITION_ON_BOX = False
+    # What the branches learn from: "boxes" of the objects, or the default "anchors" matched to
+    # them, which did not converge in the thesis (AP 0.00).
+    node.CROPS = "boxes"
+    # Weight of the mask loss; 0 for that of the family (30 or 150).
+    node.MASK_WEIGHT = 0.0
+    # Blocks of the trunk up to this stride are not trained: 0 (none), 4, 8, 16, 32.
+    node.FROZEN_STRIDE = 0
+    # Keep the trunk's batch norm statistics in training, for small batches.
+    node.FROZEN_STATISTICS = False
     # "softmax" or "sigmoid".
     node.CLASSIFICATION = "softmax"
     # Weight of a new batch in the statistics of batch norm.

@@ -31,6 +31,7 @@ def build_ssd_isb(
     norm: str = "batch",
     norm_momentum: float = 0.0003,
     frozen_stages: int = 0,
+    crops: str = "boxes",
     mask_weight: float | None = None,
     detections: int = 100,
     score_threshold: float = 1e-8,
@@ -55,6 +56,7 @@ def build_ssd_isb(
         norm_momentum: weight of a new batch in the running statistics.
         frozen_stages: how many stages of the trunk are not trained, from the image on: 1 up to
             stride 4, 2 up to stride 8, ...
+        crops: what the branches learn from: "boxes" of the objects, or the default "anchors".
         mask_weight: weight of the mask loss, if other than the family's.
         detections: detections kept an image.
         score_threshold: detections need a higher score.
@@ -87,6 +89,7 @@ def build_ssd_isb(
             frozen_stride=2 ** (frozen_stages + 1) if frozen_stages else 0,
             frozen_statistics=norm == "frozen",
             mask_weight=mask_weight,
+            crops=crops,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

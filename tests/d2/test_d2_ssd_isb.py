@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
@@ -14,6 +15,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from segroi.d2 import load_config
 from segroi.d2.solver import build_optimizer
+from segroi.modeling.backbones.mobilenet_v1 import MobileNetV1
 from segroi.modeling.ssd.ssd_isb import ssd_isb
 from segroi.utils.optim import TFRMSprop
 
@@ -60,7 +62,7 @@ def sample(polygons=False):
 
 
 def test_every_row_has_its_count():
-    assert {p.stem for p in CONFIGS} == {*COUNTS, "multi_shape_conditioned"}
+    assert {p.stem for p in CONFIGS} == {*COUNTS, "multi_shape_conditioned", "default_anchor"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -115,6 +117,43 @@ def test_objects_of_other_classes_are_left_out():
     inputs["instances"].gt_classes = torch.tensor([1, 79])
     losses = model([inputs])
     assert all(loss == 0 for loss in losses.values())
+
+
+def test_imagenet_weights_load_by_detectron2s_heuristics(tmp_path):
+    _, model = small()
+    source = MobileNetV1(0.25)
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.save(source.state_dict(), tmp_path / "mobilenet.pth")
+    DetectionCheckpointer(model).load(f"{tmp_path}/mobilenet.pth?matching_heuristics=True")
+    loaded = model.backbone.state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in source.state_dict().items())
+
+
+def test_small_data_keys():
+    _, model = small(
+        *("MODEL.SSD_ISB.FROZEN_STRIDE", "8", "MODEL.SSD_ISB.FROZEN_STATISTICS", "True"),
+        *("MODEL.SSD_ISB.MASK_WEIGHT", "7.0"),
+    )
+    trained = [any(p.requires_grad for p in b.parameters()) for b in model.backbone.model]
+    assert trained == [False] * 6 + [True] * 8
+    assert model.branches.family.mask_weight == 7
+    norms = [m for m in model.train().backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms)
+
+
+def test_crops_of_default_anchors_train():
+    _, model = small("MODEL.SSD_ISB.CROPS", "anchors", "MODEL.SSD_ISB.FAMILY", "single_branch")
+    assert model.crops == "anchors"
+    losses = model([sample()])
+    sum(losses.values()).backward()
+    assert losses["loss_mask"] > 0
+    assert (
+        load_config(str(ROOT / "projects/SSD-ISB/configs/default_anchor.yaml")).MODEL.SSD_ISB[
+            "CROPS"
+        ]
+        == "anchors"
+    )
 
 
 def test_learning_rate_falls_by_a_quarter():

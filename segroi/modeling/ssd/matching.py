@@ -32,6 +32,23 @@ def match_anchors(anchors: Tensor, boxes: Tensor, threshold: float = 0.5) -> Ten
     return match
 
 
+def matched_anchors(anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """The anchors that :func:`match_anchors` gives to an object, those of highest IoU first.
+
+    Args:
+        anchors: Tensor[A, 4] xyxy.
+        boxes: Tensor[G, 4] xyxy, in the same units.
+
+    Returns:
+        int64 Tensor[P] of anchors, int64 Tensor[P] of their objects.
+    """
+    match = match_anchors(anchors, boxes)
+    found = (match >= 0).nonzero()[:, 0]
+    iou = box_iou(boxes, anchors)[match[found], found]
+    found = found[iou.argsort(descending=True, stable=True)]
+    return found, match[found]
+
+
 def first_survivors(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> Tensor:
     """The first ``count`` boxes that greedy non-maximum suppression keeps, in order of score.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,12 @@ from segroi.modeling.ssd.branches import BranchMasks, InstanceBranches
 from segroi.modeling.ssd.detector import SSD, SSDOutput
 from segroi.modeling.ssd.families import BranchFamily, branch_family
 from segroi.modeling.ssd.loss import Classification
+from segroi.modeling.ssd.matching import matched_anchors
 
 _MAPS = ("conv13", "conv11", "conv5")  # strides 32, 16, 8
 _STRIDE = 32
 
+Crops = Literal["boxes", "anchors"]
 Images = Sequence[Tensor]
 Targets = Sequence[Mapping[str, Tensor]]
 
@@ -40,6 +43,9 @@ class SSDISB(nn.Module):
         image_size: (height, width) in px of the network's input, multiples of 32.
         pixel_mean: of the channels of images in 0..1.
         pixel_std: of the channels of images in 0..1.
+        crops: what the branches learn from: the "boxes" of the objects or, much as Mask R-CNN
+            learns from proposals, the default "anchors" matched to them. With anchors the training
+            of the thesis did not converge (section 3.1.4); they are here for comparison.
     """
 
     def __init__(
@@ -49,8 +55,12 @@ class SSDISB(nn.Module):
         image_size: tuple[int, int] = (640, 640),
         pixel_mean: Sequence[float] = (0.5, 0.5, 0.5),
         pixel_std: Sequence[float] = (0.5, 0.5, 0.5),
+        crops: Crops = "boxes",
     ) -> None:
         super().__init__()
+        if crops not in ("boxes", "anchors"):
+            raise ValueError(f"SSDISB: crops must be boxes or anchors, got {crops!r}")
+        self.crops = crops
         if any(side < 1 or side % _STRIDE for side in image_size):
             raise ValueError(f"SSDISB: image_size must be multiples of 32, got {image_size}")
         self.detector, self.branches = detector, branches
@@ -116,15 +126,20 @@ class SSDISB(nn.Module):
         """Weighted loss of the branches on the crops of the ground truth.
 
         Args:
-            output: of which only the ``features`` count.
+            output: of which the ``features`` and the ``anchors`` count.
             targets: as :meth:`forward` takes them.
             sizes: (height, width) of the images as given.
         """
         boxes = _unit_boxes(targets, sizes)
-        image, labels = _image_of(boxes), torch.cat([t["labels"] for t in targets])
+        objects = [torch.arange(len(b), device=b.device) for b in boxes]
+        if self.crops == "anchors":
+            matches = [matched_anchors(output.anchors, b) for b in boxes]
+            boxes, objects = [output.anchors[a] for a, _ in matches], [g for _, g in matches]
+        image = _image_of(boxes)
+        labels = torch.cat([t["labels"][g] for t, g in zip(targets, objects)])
         loss = output.offsets.new_zeros(())
         for masks in self._segment(output, boxes):
-            target = self._mask_targets(masks, image, targets, sizes)
+            target = self._mask_targets(masks, image, objects, targets, sizes)
             logits = _of_class(masks.logits, labels[masks.index]).float()
             total = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
             loss = loss + total / max(target.numel(), 1)
@@ -134,18 +149,19 @@ class SSDISB(nn.Module):
         self,
         masks: BranchMasks,
         image: Tensor,
+        objects: Sequence[Tensor],
         targets: Targets,
         sizes: Sequence[tuple[int, int]],
     ) -> Tensor:
         """The objects' masks in the regions of a branch, Tensor[R, h, w]."""
         parts = [masks.logits.new_zeros(0, *masks.logits.shape[-2:], dtype=torch.float32)]
         first = 0
-        for n, (target, size) in enumerate(zip(targets, sizes)):
+        for n, (chosen, target, size) in enumerate(zip(objects, targets, sizes)):
             rows = image[masks.index] == n
             regions = self._to_image(masks.regions[rows], size)
-            chosen = target["masks"][masks.index[rows] - first]
-            parts.append(masks_in_regions(chosen, regions, masks.logits.shape[-2:]))
-            first += len(target["boxes"])
+            full = target["masks"][chosen[masks.index[rows] - first]]
+            parts.append(masks_in_regions(full, regions, masks.logits.shape[-2:]))
+            first += len(chosen)
         return torch.cat(parts)
 
     def _to_image(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -198,6 +214,7 @@ def ssd_isb(
     frozen_stride: int = 0,
     frozen_statistics: bool = False,
     mask_weight: float | None = None,
+    crops: Crops = "boxes",
 ) -> SSDISB:
     """Build SSD-ISB.
 
@@ -218,6 +235,7 @@ def ssd_isb(
         frozen_stride: see :class:`~segroi.modeling.ssd.detector.SSD`.
         frozen_statistics: see :class:`~segroi.modeling.ssd.detector.SSD`.
         mask_weight: weight of the mask loss, if other than the family's.
+        crops: see :class:`SSDISB`.
 
     Example:
         >>> model = ssd_isb(family="single_branch", depth_multiplier=0.25, image_size=(64, 64))
@@ -245,7 +263,7 @@ def ssd_isb(
         atrous_rates,
         condition_on_box,
     )
-    return SSDISB(detector, branches, image_size, pixel_mean, pixel_std)
+    return SSDISB(detector, branches, image_size, pixel_mean, pixel_std, crops)
 
 
 def _unit_boxes(targets: Targets, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:

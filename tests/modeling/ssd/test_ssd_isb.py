@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.ops import box_iou
 
 from segroi.modeling.heads.instance_segmentation_branch import (
     InstanceSegmentationBranch,
@@ -254,6 +255,32 @@ def test_no_gradient_of_the_masks_reaches_the_trunk():
     assert any(p.grad.count_nonzero() for p in model.branches.parameters())
 
 
+def test_crops_of_anchors_show_their_objects(monkeypatch):
+    """A crop of an anchor is compared with the mask of the object that the anchor is matched to."""
+    torch.manual_seed(0)
+    model = ssd_isb(family="single_branch", crops="anchors", **{**SMALL, "image_size": (192, 256)})
+    image, target = sample()
+    seen = []
+    segment = model._segment
+    monkeypatch.setattr(
+        model, "_segment", lambda output, boxes: seen.append(boxes) or segment(output, boxes)
+    )
+    target["masks"][0], target["masks"][1] = 1, 0  # tells which object a target is of
+    targets = []
+    inner = model._mask_targets
+    monkeypatch.setattr(model, "_mask_targets", lambda *a: targets.append(inner(*a)) or targets[-1])
+    model([image], [target])
+    unit = target["boxes"] / torch.tensor([80.0, 60.0, 80.0, 60.0])
+    overlaps = box_iou(seen[0][0], unit)
+    assert len(seen[0][0]) > 2
+    assert torch.equal(targets[0].mean(dim=(1, 2)) == 1, overlaps.argmax(dim=1) == 0)
+    best = overlaps.max(dim=1).values
+    assert (best.diff() <= 0).all()
+    empty = sample(0)
+    losses = model([image, empty[0]], [target, empty[1]])
+    assert torch.isfinite(losses["loss_mask"])
+
+
 def test_nothing_to_find():
     model = ssd_isb(family="single_shape_plus", **SMALL)
     image, target = sample(0)
@@ -289,6 +316,8 @@ def test_learns_a_batch():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="multiples of 32"):
         ssd_isb(image_size=(100, 96), depth_multiplier=0.25)
+    with pytest.raises(ValueError, match="crops must be boxes or anchors"):
+        ssd_isb(crops="proposals", **SMALL)
     with pytest.raises(ValueError, match="targets must be given"):
         ssd_isb(**SMALL)([torch.rand(3, 40, 40)])
 
