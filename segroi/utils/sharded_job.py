@@ -140,6 +140,9 @@ def run_on_ray(
         make_worker: what each worker calls once, to load the model.
         workers: number of processes.
         gpus: GPUs a worker, 0.5 lets two share one.
+
+    Raises:
+        UsageError: Ray is missing, or a shard killed its worker again and again.
     """
     ray = import_ray()
     rows = [{"part": str(job.part(i).resolve()), "files": job.shard(i)} for i in shards]
@@ -153,8 +156,14 @@ def run_on_ray(
             max_restarts=-1,
             max_task_retries=_RETRIES,
         )
-        for row in done.iter_rows():
-            yield Done(row["files"], row["errors"])
+        try:
+            for row in done.iter_rows():
+                yield Done(row["files"], row["errors"])
+        except ray.exceptions.RayError as error:
+            raise UsageError(
+                f"the workers gave up: {error}\nWhat is done is kept, the same command goes on with "
+                "the rest"
+            ) from error
 
 
 def write_part(part: str | Path, files: Sequence[str], worker: Worker) -> Done:
