@@ -161,8 +161,8 @@ def run_on_ray(
                 yield Done(row["files"], row["errors"])
         except ray.exceptions.RayError as error:
             raise UsageError(
-                f"the workers gave up: {error}\nWhat is done is kept, the same command goes on with "
-                "the rest"
+                f"the workers gave up: {error}\n"
+                "What is done is kept, and the same command goes on with the rest"
             ) from error
 
 
