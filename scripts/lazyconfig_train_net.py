@@ -105,14 +105,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     """
     cfg = load_lazy_config(args.config_file, args.trust_config)
     if not torch.cuda.is_available():
-        cfg.train.device = "cpu"
+        cfg.train.device, cfg.train.ddp.device_ids = "cpu", None
     apply_data_arguments(cfg, args)
     cfg = LazyConfig.apply_overrides(cfg, args.opts)
     if not args.eval_only:
         refuse_live_folder(cfg.train.output_dir)
     default_setup(cfg, args)
     if args.eval_only:
-        model = create_ddp_model(instantiate(cfg.model).to(cfg.train.device))
+        model = create_ddp_model(instantiate(cfg.model).to(cfg.train.device), **cfg.train.ddp)
         checkpointer = SafeCheckpointer(model, **_reading(args))
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=False)
         results = do_test(cfg, model)

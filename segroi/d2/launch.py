@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
 
 from segroi.d2.checkpoint import TRUST as TRUST_WEIGHTS
 from segroi.d2.data import add_data_arguments, check_data
@@ -39,6 +42,7 @@ def max_iterations(config_file: str) -> int:
 def invoke(main: Callable[[argparse.Namespace], object]) -> None:
     """Read the command line and run ``main`` in one process per GPU.
 
+    Where torchrun has started the processes, they join; else Detectron2's ``launch`` starts them.
     Mistakes of the user end the process with a text, without a traceback.
     """
     args = argument_parser().parse_args()
@@ -46,17 +50,37 @@ def invoke(main: Callable[[argparse.Namespace], object]) -> None:
         if args.replay:
             print(replay(args.replay))
             return
-        check_data(args)
+        if os.environ.get("RANK", "0") == "0":
+            check_data(args)
     except UsageError as error:
         raise SystemExit(f"segroi: {error}") from None
+    run = partial(_explained, main)
+    if dist.is_torchelastic_launched():
+        _in_process_group(run, args)
+        return
     launch(
-        partial(_explained, main),
+        run,
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         args=(args,),
     )
+
+
+def _in_process_group(
+    main: Callable[[argparse.Namespace], object], args: argparse.Namespace
+) -> None:
+    """Join the processes that torchrun started, by NCCL on GPUs and by gloo on CPUs."""
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if gpus else "gloo")
+    try:
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        main(args)
+    finally:
+        dist.destroy_process_group()
 
 
 def _explained(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
