@@ -93,6 +93,63 @@ def test_sound_installation_has_nothing_to_mend():
             "another torch",
             "force-reinstall",
         ),
+        (
+            {"detectron2_error": "AttributeError: module 'PIL.Image' has no attribute 'LINEAR'"},
+            "error",
+            "too old for this Pillow",
+            "detectron2.git",
+        ),
+        (
+            {"detectron2": "", "detectron2_error": "ImportError: libcudart.so.12: cannot open"},
+            "error",
+            "does not import: ImportError: libcudart.so.12",
+            "force-reinstall",
+        ),
+        (
+            {"detectron2_cuda": "not available"},
+            "warning",
+            "Detectron2 was built for the CPU",
+            "FORCE_CUDA=1",
+        ),
+        (
+            {"gpus": [("RTX 5060", "12.0")], "torch_archs": ["sm_80", "sm_90"]},
+            "error",
+            "has no kernel for RTX 5060",
+            "pytorch.org",
+        ),
+        (
+            {"torch": "2.4.1+cu121", "torchvision": "0.19.1+cu121"},
+            "error",
+            "torch 2.4.1+cu121 is too old: segroi needs 2.10",
+            "--upgrade torch torchvision",
+        ),
+        (
+            {
+                "extension": {"built": False, "why_not": "segroi._C was not built"},
+                "extension_files": ["_C.cpython-310-x86_64-linux-gnu.so"],
+            },
+            "warning",
+            "for Python 3.11.7: there is _C.cpython-310",
+            "pip install",
+        ),
+        (
+            {"extension": {**SOUND.extension, "cuda": ""}, "nvcc": "tools, release 12.4, V12.4"},
+            "warning",
+            "nvcc is of CUDA 12.4, torch of CUDA 13.0",
+            "CUDA_HOME=",
+        ),
+        (
+            {"import_errors": {"opencv-python-headless": "ImportError: libGL.so.1: cannot open"}},
+            "error",
+            "opencv-python-headless does not import",
+            "uninstall -y opencv-python;",
+        ),
+        (
+            {"import_errors": {"pycocotools": "ValueError: numpy.dtype size changed"}},
+            "error",
+            "pycocotools does not import",
+            "--force-reinstall pycocotools numpy",
+        ),
         ({"python": "3.9.1"}, "error", "3.9.1", "3.10"),
         ({"packages": {**SOUND.packages, "fvcore": ""}}, "error", "fvcore", "install fvcore"),
     ],
@@ -116,6 +173,24 @@ def test_each_problem_names_itself_and_a_fix(change, level, says, fix):
 )
 def test_architecture_rule(archs, capability, runs):
     assert runs_on(archs, capability) is runs
+
+
+@pytest.mark.parametrize("archs", [["sm_80", "sm_90"], ["sm_120"], ["sm_75", "compute_90"], []])
+def test_gpus_that_torch_knows(archs):
+    """An empty list is a torch that does not say."""
+    capability = {"sm_120": "12.0", "compute_90": "12.0"}.get(archs[-1] if archs else "", "9.0")
+    extension = {**SOUND.extension, "cuda_archs": "9.0+PTX"}
+    facts = replace(SOUND, torch_archs=archs, gpus=[("GPU", capability)], extension=extension)
+    assert worst(facts) == []
+
+
+def test_detectron2_that_is_not_there_is_no_fault():
+    facts = replace(
+        SOUND,
+        detectron2="",
+        detectron2_error="ModuleNotFoundError: No module named 'detectron2'",
+    )
+    assert worst(facts) == []
 
 
 def test_torchvision_pair():
