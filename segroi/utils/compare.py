@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from segroi.utils.coco import METRICS, load_coco
-from segroi.utils.detection_errors import HIT, Match, match_detections
+from segroi.utils.detection_errors import HIT, Match, best_threshold, match_detections
 from segroi.utils.detection_pictures import crop_match, draw_comparisons
-from segroi.utils.error_report import THRESHOLD, file_of, name_of, size_of
+from segroi.utils.error_report import file_of, name_of, size_of
 from segroi.utils.provenance import provenance
 from segroi.utils.report import (
     crops,
@@ -47,6 +47,7 @@ from segroi.utils.visualisation import draw_run_curves
 
 REPORT = "compare.html"
 CONFIG = "config.yaml"
+_PLACES = ("output", "train.output_dir", "OUTPUT_DIR")  # settings that always differ
 _CATEGORIES = 30  # rows of the table of categories
 _CROPS = 12
 _IMAGES = 8
@@ -104,6 +105,7 @@ def compare_runs(first: Run, second: Run, output: str | Path) -> dict[str, Any]:
     output, runs = Path(output), (first, second)
     output.mkdir(parents=True, exist_ok=True)
     differing = settings_difference(first.settings, second.settings)
+    differing = [row for row in differing if row[0] not in _PLACES]
     kinds = [kind for kind in first.evaluation if kind in second.evaluation]
     ap = {kind: _differences(*(run.evaluation[kind] for run in runs)) for kind in kinds}
     sections = {"": _headline(runs, ap)}
@@ -192,7 +194,9 @@ def _shared_truth(runs: Sequence[Run]) -> tuple[Truth | None, str]:
 
 def _objects(truth: Truth, runs: Sequence[Run], output: Path) -> tuple[str, str, dict[str, int]]:
     """HTML on the objects and on the images that differ most, and the counts."""
-    hits = [_hits(truth, run) for run in runs]
+    least = [best_threshold(truth.coco, run.detections) for run in runs]
+    kept = [[r for r in run.detections if r["score"] >= score] for run, score in zip(runs, least)]
+    hits = [_hits(truth, found) for found in kept]
     everything = sum(not a.get("iscrowd", 0) for a in truth.coco.anns.values())
     alone = [[m for key, m in own.items() if key not in other] for own, other in (hits, hits[::-1])]
     counts = {
@@ -200,7 +204,10 @@ def _objects(truth: Truth, runs: Sequence[Run], output: Path) -> tuple[str, str,
         **{f"only {run.name}": len(own) for run, own in zip(runs, alone)},
         "neither": everything - len(hits[0]) - len(alone[1]),
     }
-    text = note(f"Found: category right, box IoU at least 0.5, score at least {THRESHOLD}.")
+    scores = " and ".join(f"{score:.2f} ({run.name})" for run, score in zip(runs, least))
+    text = note(
+        f"Found: category right, box IoU at least 0.5, score at least {scores}, where F1 is best."
+    )
     text += table(list(counts), [list(counts.values())])
     for run, own in zip(runs, alone):
         if own:
@@ -209,15 +216,15 @@ def _objects(truth: Truth, runs: Sequence[Run], output: Path) -> tuple[str, str,
     for match in (*alone[0], *alone[1]):
         differing[match.image_id] += 1
     shown = sorted(differing, key=lambda image: -differing[image])[:_IMAGES]
-    found = {run.name: run.detections for run in runs}
+    found = {run.name: results for run, results in zip(runs, kept)}
     drawn = draw_comparisons(output / "pictures", truth.coco, truth.images, found, shown)
     pages = (photograph(np.asarray(Image.open(path)), path.stem) for path in drawn)
     return text, note("The images that differ most come first.") + "".join(pages), counts
 
 
-def _hits(truth: Truth, run: Run) -> dict[int, Match]:
-    """What a run finds, by the object's annotation id."""
-    matches = match_detections(truth.coco, run.detections or [], THRESHOLD)
+def _hits(truth: Truth, found: Sequence[dict]) -> dict[int, Match]:
+    """What is found, by the object's annotation id."""
+    matches = match_detections(truth.coco, found, threshold=0.0)
     return {match.real["id"]: match for match in matches if match.kind == HIT}
 
 

@@ -25,7 +25,7 @@ def draw_comparisons(
     images: str | Path,
     results: Mapping[str, Sequence[dict]],
     image_ids: Iterable[int],
-    threshold: float = 0.5,
+    threshold: float = 0.0,
 ) -> list[Path]:
     """Ground truth beside the detections of one model or of several.
 

@@ -21,7 +21,6 @@ from segroi.utils.detection_pictures import crop_match
 from segroi.utils.report import crops, matrix, note, table
 from segroi.utils.run_record import Truth
 
-THRESHOLD = 0.5  # detections with a lower score are not looked at
 _WIDEST = 25  # categories of a confusion matrix that can still be read
 _MEANING = {
     HIT: "an object of its category, box IoU at least 0.5",
@@ -33,19 +32,22 @@ _MEANING = {
 }
 
 
-def error_sections(truth: Truth, results: Sequence[dict], count: int = 12) -> dict[str, str]:
+def error_sections(
+    truth: Truth, results: Sequence[dict], threshold: float, count: int = 12
+) -> dict[str, str]:
     """Confusion matrix, kinds of errors and crops of the worst ones, as HTML by heading.
 
     Args:
         truth: what was evaluated on.
         results: detections in COCO's result format.
+        threshold: detections with a lower score are left out.
         count: crops of each gallery.
     """
-    matches = match_detections(truth.coco, results, THRESHOLD)
+    matches = match_detections(truth.coco, results, threshold)
     counts = count_kinds(matches)
     rows = [[kind, number, _MEANING[kind]] for kind, number in counts.items()]
     legend = (
-        f"Detections with a score of {THRESHOLD} or more. In the crops the "
+        f"Detections with a score of {threshold:.2f} or more, where F1 is best. In the crops the "
         '<span class="real">truth is green</span>, the '
         '<span class="found">detection pink</span>.'
     )

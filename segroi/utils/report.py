@@ -24,7 +24,7 @@ table { border-collapse: collapse; margin: .6em 0 }
 th, td { padding: .25em .8em; border-bottom: 1px solid #e5e8ee; text-align: right;
          font-variant-numeric: tabular-nums }
 th { background: #f3f5f9 }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child, .words { text-align: left }
 img { max-width: 100%; margin: .3em 0 }
 nav a { margin-right: 1.2em }
 .big { display: inline-block; margin: .4em 1.4em .4em 0 }
@@ -57,12 +57,14 @@ def ap_table(
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """HTML table of text; what is None stays empty."""
+    """HTML table; words to the left, numbers to the right, what is None stays empty."""
     cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
     lines = [f"<tr>{cells}</tr>"]
     for row in rows:
-        texts = ("" if cell is None else html.escape(str(cell)) for cell in row)
-        lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>")
+        texts = ["" if cell is None else str(cell) for cell in row]
+        kinds = ['<td class="words">' if any(c.isalpha() for c in t) else "<td>" for t in texts]
+        cells = "".join(f"{kind}{html.escape(t)}</td>" for kind, t in zip(kinds, texts))
+        lines.append(f"<tr>{cells}</tr>")
     return '<div class="wide"><table>' + "".join(lines) + "</table></div>"
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from segroi.utils.coco import METRICS_AT_HALF
+from segroi.utils.detection_errors import best_threshold
 from segroi.utils.detection_pictures import draw_comparisons
-from segroi.utils.error_report import THRESHOLD, error_sections
+from segroi.utils.error_report import error_sections
 from segroi.utils.report import (
     ap_table,
     folded,
@@ -74,14 +75,15 @@ def report_run(
     found = read_detections(output)
     if truth and found is not None:
         sections |= _categories(output, truth)
-        sections |= error_sections(truth, found)
+        threshold = best_threshold(truth.coco, found)
+        sections |= error_sections(truth, found, threshold)
         shown = sorted(truth.coco.imgs)[:images]
         drawn = draw_comparisons(
-            output / "pictures", truth.coco, truth.images, {"found": found}, shown
+            output / "pictures", truth.coco, truth.images, {"found": found}, shown, threshold
         )
         pages = (photograph(np.asarray(Image.open(path)), path.stem) for path in drawn)
         sections["Ground truth and detections"] = note(
-            f"The first {len(shown)} images; detections with a score of {THRESHOLD} or more."
+            f"The first {len(shown)} images; detections with a score of {threshold:.2f} or more."
         ) + "".join(pages)
     sections |= more or {}
     sections["Speed"] = _speed(output, rows)

@@ -13,6 +13,7 @@ from segroi.utils.detection_errors import (
     HIT,
     LOOSE,
     MISSED,
+    best_threshold,
     confusion_matrix,
     count_kinds,
     mask_iou,
@@ -118,6 +119,16 @@ def test_threshold_and_iou_are_what_they_say():
         (MISSED, 1, None),
     ]
     assert only(match_detections(truth, results, threshold=0.51)) == [(MISSED, 1, None)]
+
+
+def test_best_threshold_balances_precision_and_recall():
+    truth = coco(*(real(n, CAT, (30 * n, 0, 20, 20)) for n in (0, 1, 2)))
+    hits = [found(CAT, (30 * n, 0, 20, 20), score) for n, score in enumerate((0.4, 0.3, 0.1))]
+    wrong = [found(DOG, (0, 60, 9, 9), score) for score in (0.9, 0.2, 0.19, 0.18)]
+    # F1 down to 0.9: 0, 0.4: 2/5, 0.3: 4/6, 0.2 ... 0.18: 4/7 to 4/9, 0.1: 6/10
+    assert best_threshold(truth, [*wrong, *hits]) == 0.3
+    assert best_threshold(truth, [*wrong[:2], *hits]) == 0.1  # 6/8 in the end
+    assert best_threshold(truth, wrong) == best_threshold(coco(), []) == 0.5
 
 
 def test_iou_of_masks():

@@ -81,9 +81,9 @@ class Tags(HTMLParser):
 
 def test_report_shows_every_part_and_holds_it_itself(truth, tmp_path):
     results = [
-        detection(truth, 1, [20, 10, 19, 20], 0.9, 4),  # IoU 19 : 30
-        detection(truth, 2, [5, 5, 20, 30], 0.8, 4),  # taken for a thing
-        detection(truth, 2, [50, 0, 9, 9], 0.7, 9),  # nothing is there
+        detection(truth, 1, [20, 10, 19, 20], 0.7, 4),  # IoU 19 : 30
+        detection(truth, 2, [5, 5, 20, 30], 0.9, 4),  # taken for a thing
+        detection(truth, 2, [50, 0, 9, 9], 0.8, 9),  # nothing is there
         detection(truth, 2, [50, 0, 9, 9], 0.2, 9),
     ]
     run = tmp_path / "run"
@@ -99,10 +99,11 @@ def test_report_shows_every_part_and_holds_it_itself(truth, tmp_path):
         *("run &lt;x&gt;", "box, before training", "mask, after", "abc&lt;", "x 1.5"),
         *("4.00 images/s in evaluation", "0.250 s per training iteration"),
         "2 images in 0.5 s: 4.00 images/s",
-        "thing &amp; more 1 30.0 100.0 30.0 30.0",
+        "a score of 0.70 or more",
+        "thing &amp; more 1 15.0 50.0 30.0 15.0",
         *("found 1 an", "wrong category 1 an", "background 1 nothing"),
         "really other, box IoU 1.00",
-        "thing &amp; more, score 0.90 mask IoU 0.63, box IoU 0.63 1.png",
+        "thing &amp; more, score 0.70 mask IoU 0.63, box IoU 0.63 1.png",
     ):
         assert said in text, said
     assert "Missed objects" not in text, "both objects were found, one by the wrong name"
