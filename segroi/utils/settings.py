@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from segroi.utils.suggest import UsageError
+from segroi.utils.safe_yaml import read_yaml
 
 
 def settings_difference(
@@ -53,7 +53,4 @@ _PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
 
 def load_plain_yaml(path: Path) -> object:
     """Read a run's config of either host; no code in it is run."""
-    try:
-        return yaml.load(path.read_text(), _PlainLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise UsageError(f"config {path} is no yaml: {error}") from error
+    return read_yaml(path, _PlainLoader)
