@@ -97,6 +97,7 @@ def draw_curves(path: str | Path, rows: Sequence[Mapping[str, float]], title: st
     """
     figure, axes = _figure()
     names = [n for n in rows[-1] if n.startswith(("loss", "total_loss"))] if rows else []
+    axes.set_prop_cycle(color=_colours(len(names)))
     for name in names:
         whole = name in _WHOLE
         _plot(axes, rows, name, "sum" if whole else name.removeprefix("loss_"), whole)
@@ -130,6 +131,13 @@ def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
+
+
+def _colours(count: int) -> Sequence[tuple[float, float, float]]:
+    """As many colours as there are lines, as far as they can be told apart."""
+    from matplotlib import colormaps
+
+    return colormaps["tab10" if count <= 10 else "tab20"].colors
 
 
 def _plot(
