@@ -59,9 +59,13 @@ def above(output: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
     return {key: value[kept] for key, value in output.items()}
 
 
-def _entry(
-    file: Path, drawn: Path, size: tuple[int, int], found: dict[str, Tensor], names: list[str]
-) -> dict:
+def describe_instances(found: dict[str, Tensor], names: Sequence[str]) -> list[dict]:
+    """Detections as plain data: name, score, box (xyxy px), and mask or region where it has them.
+
+    Args:
+        found: what ``segroi.tv.evaluate.detect`` gives for an image.
+        names: the category of each detection.
+    """
     instances = [
         {"name": name, "score": round(score, 4), "box": [round(v, 2) for v in box]}
         for name, score, box in zip(names, found["scores"].tolist(), found["boxes"].tolist())
@@ -70,10 +74,16 @@ def _entry(
         instance["mask"] = encode_mask(mask)
     for instance, region in zip(instances, found["regions"].tolist() if "regions" in found else ()):
         instance["region"] = [round(v, 2) for v in region]
+    return instances
+
+
+def _entry(
+    file: Path, drawn: Path, size: tuple[int, int], found: dict[str, Tensor], names: list[str]
+) -> dict:
     return {
         "file": str(file),
         "picture": str(drawn),
         "height": size[0],
         "width": size[1],
-        "instances": instances,
+        "instances": describe_instances(found, names),
     }

@@ -101,6 +101,13 @@ def test_sigkill_in_the_middle_of_a_shard(tmp_path):
     assert job.part(0).stat().st_mtime_ns == first
 
 
+def test_workers_without_ray_are_told_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    job = ShardedJob(tmp_path, FILES, 4, {})
+    with pytest.raises(UsageError, match=r"pip install 'segroi\[batch\]'"):
+        list(run_on_ray(job, job.pending(), lambda: echo, workers=2))
+
+
 def slow_worker(folder):
     """Says which process begins which shard, and takes its time."""
 
