@@ -10,13 +10,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from segroi.utils.run_record import read_rows
+from segroi.utils.run_record import Evaluation, read_evaluation, read_rows
 from segroi.utils.suggest import UsageError, existing_file, unknown
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "scripts" / "lazyconfig_train_net.py"
 DIGITS = ROOT / "configs" / "quick" / "mask_rcnn_groie_digits.py"
 SUFFIX = "_R_50_FPN_1x.py"
+CATEGORIES = "categories.json"  # the launchers leave it beside the weights
 
 
 def train_on_detectron2(args: argparse.Namespace) -> int:
@@ -60,6 +61,34 @@ def launcher_command(args: argparse.Namespace) -> list[str]:
     }
     command += [f"{key}={value}" for key, value in values.items() if value is not None]
     return command + args.settings
+
+
+def evaluate_on_detectron2(
+    weights: Path, data: str, images: str, output: Path, device: str = ""
+) -> Evaluation:
+    """Run the launcher that wrote some weights once more, on other data.
+
+    Args:
+        weights: in the folder of the run.
+        data: COCO-format annotations.
+        images: folder of the images.
+        output: folder to write.
+        device: "cpu", "cuda", ...; default: that of the run where there is one.
+    """
+    check_installed()
+    from segroi.d2.predict import CONFIG, is_lazy
+
+    keys = ("train.init_checkpoint={}", "train.output_dir={}", "train.device={}")
+    launcher, values = LAUNCHER, (weights, output, device)
+    settings = [key.format(value) for key, value in zip(keys, values) if value]
+    if not is_lazy(weights.parent):
+        launcher = LAUNCHER.with_name("train_net.py")
+        pairs = zip(("MODEL.WEIGHTS", "OUTPUT_DIR", "MODEL.DEVICE"), values)
+        settings = [str(word) for pair in pairs if pair[1] for word in pair]
+    command = [sys.executable, str(launcher), "--config-file", str(weights.parent / CONFIG)]
+    command += ["--eval-only", "--data-json", data, "--images", images, *settings]
+    _watch(command, output, "evaluate", None)
+    return read_evaluation(output)
 
 
 def run_digits(

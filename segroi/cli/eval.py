@@ -2,7 +2,8 @@
 
 segroi eval --weights runs/mine/model_final.pth --data val.json --images DIR
 
-Without --data: on the validation data of the training (or else on its training data).
+Without --data: on the validation data of the training (or else on its training data). Runs of
+Detectron2's launchers are evaluated by the launcher that made them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the numbers and tell where the report is."""
+    from segroi.cli._detectron2 import CATEGORIES, evaluate_on_detectron2
     from segroi.tv.run import evaluate_file, weights_of
     from segroi.utils.coco import METRICS
     from segroi.utils.run_report import REPORT
@@ -35,8 +37,13 @@ def run(args: argparse.Namespace) -> int:
     weights = existing_file(weights_of(args.weights), "weights file")
     data, images = _data(args, weights)
     output = Path(args.output or weights.parent / f"evaluation-{Path(data).stem}")
-    overrides = {} if args.size is None else {"size": args.size}
-    numbers = evaluate_file(weights, data, images, output, args.device, **overrides)
+    if (weights.parent / CATEGORIES).exists():
+        if args.size is not None:
+            raise UsageError("--size is for runs of torchvision: a run of Detectron2 has its own")
+        numbers = evaluate_on_detectron2(weights, data, images, output, args.device)
+    else:
+        overrides = {} if args.size is None else {"size": args.size}
+        numbers = evaluate_file(weights, data, images, output, args.device, **overrides)
     if args.json:
         print(json.dumps(numbers, indent=2))
         return 0
@@ -50,10 +57,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _data(args: argparse.Namespace, weights: Path) -> tuple[str, str]:
     """Annotations and images: those asked for, or those that the training evaluated on."""
+    from segroi.utils.run_record import read_evaluated
+
     if bool(args.data) != bool(args.images):
         raise UsageError("--data and --images go together")
     if args.data:
         return args.data, args.images
+    evaluated = read_evaluated(weights.parent)
+    if evaluated.get("data"):
+        return evaluated["data"], evaluated["images"]
     from segroi.tv.checkpoint import load_checkpoint
 
     trained = load_checkpoint(weights)["config"]

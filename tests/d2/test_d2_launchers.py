@@ -92,6 +92,12 @@ def test_train_evaluate_resume(launcher, root, digits, tmp_path):
     (entry,) = json.loads((seen / "predictions.json").read_text())
     assert (entry["height"], entry["width"]) == (96, 96) and entry["instances"]
 
+    words = ["eval", "--weights", str(tmp_path), "--device", "cpu"]
+    assert segroi_command([*words, "--output", str(tmp_path / "again")]) == 0
+    again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    assert again == json.loads((tmp_path / "evaluation.json").read_text())
+    assert (tmp_path / "again" / "report.html").exists()
+
     options = _options(launcher, tmp_path, 3, [["bbox", "AP", 0.0, 50.0]])
     results = _run(launcher, root, digits, ["--resume"], options)
     assert 0 <= results["bbox"]["AP"] < 50 and "AP" in results["segm"]
