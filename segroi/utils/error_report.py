@@ -53,8 +53,8 @@ def error_sections(
     )
     errors = f"<p>{legend}</p>" + table(["", "number", "meaning"], rows)
     for title, chosen in _galleries(truth, matches):
-        shown = [(m, lines) for m, lines in chosen][:count]
-        if shown:
+        if chosen:
+            shown = chosen[:count]
             pictures = [(crop_match(truth.coco, truth.images, m), lines) for m, lines in shown]
             errors += f"<h3>{title}</h3>" + crops(pictures)
     return {"Confusion": _confusion(truth, matches), "Errors": errors}
@@ -80,7 +80,8 @@ def _galleries(
 ) -> Iterable[tuple[str, list[tuple[Match, list[str]]]]]:
     """Titles with matches, worst first, and the lines to write under each."""
     missed = [m for m in matches if m.kind == MISSED]
-    yield "Missed objects, the largest first", _sorted(missed, _area, truth, _of_a_miss)
+    by_area = _sorted(missed, lambda m: -_area(m), truth, _of_a_miss)
+    yield "Missed objects, the largest first", by_area
     false = [m for m in matches if m.kind in FALSE_POSITIVES]
     by_score = _sorted(false, lambda m: -m.found["score"], truth, _of_a_false_positive)
     yield "False positives, the surest first", by_score
@@ -108,7 +109,7 @@ def _sorted(
 
 
 def _area(match: Match) -> float:
-    return -match.real["bbox"][2] * match.real["bbox"][3]
+    return match.real["bbox"][2] * match.real["bbox"][3]
 
 
 def _of_a_miss(truth: Truth, match: Match) -> list[str]:
