@@ -21,6 +21,7 @@ from segroi.utils.error_report import file_of, name_of, size_of
 from segroi.utils.provenance import provenance
 from segroi.utils.report import (
     crops,
+    folded,
     headline,
     note,
     percent,
@@ -49,6 +50,7 @@ REPORT = "compare.html"
 CONFIG = "config.yaml"
 _PLACES = ("output", "train.output_dir", "OUTPUT_DIR")  # settings that always differ
 _CATEGORIES = 30  # rows of the table of categories
+_LONG = 20  # settings from which they are folded
 _CROPS = 12
 _IMAGES = 8
 
@@ -111,9 +113,7 @@ def compare_runs(first: Run, second: Run, output: str | Path) -> dict[str, Any]:
     sections = {"": _headline(runs, ap)}
     if kinds:
         sections["AP (%)"] = "".join(_ap(runs, kind) for kind in kinds)
-    sections["Settings that differ"] = (
-        table(["", first.name, second.name], differing) if differing else note("None.")
-    )
+    sections["Settings that differ"] = _settings(runs, differing)
     if any(run.rows for run in runs):
         curves = draw_run_curves(output / "curves.png", {run.name: run.rows for run in runs})
         sections["Losses"] = picture(curves)
@@ -150,6 +150,13 @@ def _headline(runs: Sequence[Run], ap: Mapping[str, Mapping[str, Sequence[float]
     if all(steps):
         large["s per training iteration"] = " → ".join(f"{step:.3f}" for step in steps)
     return headline(large)
+
+
+def _settings(runs: Sequence[Run], rows: Sequence[Sequence[str | None]]) -> str:
+    if not rows:
+        return note("None.")
+    content = table(["", *(run.name for run in runs)], rows, words=True)
+    return content if len(rows) <= _LONG else folded(f"{len(rows)} settings", content)
 
 
 def _ap(runs: Sequence[Run], kind: str) -> str:

@@ -25,6 +25,7 @@ th, td { padding: .25em .8em; border-bottom: 1px solid #e5e8ee; text-align: righ
          font-variant-numeric: tabular-nums }
 th { background: #f3f5f9 }
 th:first-child, td:first-child, .words { text-align: left }
+.words { max-width: 24em; overflow-wrap: anywhere }
 img { max-width: 100%; margin: .3em 0 }
 nav a { margin-right: 1.2em }
 .big { display: inline-block; margin: .4em 1.4em .4em 0 }
@@ -56,14 +57,20 @@ def ap_table(
     return table(["", *metrics], body)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """HTML table; words to the left, numbers to the right, what is None stays empty."""
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], words: bool = False) -> str:
+    """HTML table; what is None stays empty.
+
+    Args:
+        head: names of the columns.
+        rows: cells.
+        words: treat every cell as words, which stand to the left; numbers stand to the right.
+    """
     cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
     lines = [f"<tr>{cells}</tr>"]
     for row in rows:
         texts = ["" if cell is None else str(cell) for cell in row]
-        kinds = ['<td class="words">' if any(c.isalpha() for c in t) else "<td>" for t in texts]
-        cells = "".join(f"{kind}{html.escape(t)}</td>" for kind, t in zip(kinds, texts))
+        kinds = [' class="words"' * (words or any(map(str.isalpha, t))) for t in texts]
+        cells = "".join(f"<td{kind}>{html.escape(t)}</td>" for kind, t in zip(kinds, texts))
         lines.append(f"<tr>{cells}</tr>")
     return '<div class="wide"><table>' + "".join(lines) + "</table></div>"
 

@@ -90,6 +90,18 @@ def test_runs_of_one_name_and_json(data, tmp_path, capsys):
     assert "None." in (tmp_path / "out" / "compare.html").read_text()
 
 
+def test_many_settings_are_folded_and_nothing_of_places(data, tmp_path):
+    one, two = (
+        make_run(data, tmp_path / name, [0], config=f"output: {name}\n" + lines)
+        for name, lines in (("one", "".join(f"k{i}: a\n" for i in range(25))), ("two", "x: <b>\n"))
+    )
+    numbers = compare_runs(read_run(one), read_run(two), tmp_path / "out")
+    assert numbers["settings"]["k3"] == ["a", None] and "output" not in numbers["settings"]
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "<summary>26 settings</summary>" in page and "&lt;b&gt;" in page
+    Tags(page)
+
+
 def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
     assert "is no run" in capsys.readouterr().err.replace("\n", " ")
