@@ -101,10 +101,9 @@ class ShardPredictor:
     """
 
     def __init__(self, weights: str, device: str, size: int | None, threshold: float) -> None:
-        from segroi.cli.predict import _load
+        from segroi.cli._model import load_for_prediction
 
-        options = argparse.Namespace(weights=weights, device=device, size=size)
-        self.model, self.categories = _load(options)
+        self.model, self.categories = load_for_prediction(weights, size, device)
         self.threshold = threshold
 
     def __call__(self, files: Sequence[str]) -> Iterator[dict]:
@@ -119,7 +118,7 @@ class ShardPredictor:
         import torch
 
         from segroi.tv.evaluate import detect
-        from segroi.tv.predict import _entry, above
+        from segroi.tv.predict import above, describe_instances
         from segroi.utils.images import load_image
 
         try:
@@ -129,9 +128,9 @@ class ShardPredictor:
         image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
         found = above(detect(self.model, [image])[0], self.threshold)
         names = [self.categories[label - 1]["name"] for label in found["labels"].tolist()]
-        line = _entry(Path(file), Path(), pixels.shape[:2], found, names)
-        del line["picture"]
-        return line
+        height, width = pixels.shape[:2]
+        instances = describe_instances(found, names)
+        return {"file": file, "height": height, "width": width, "instances": instances}
 
 
 def _check(args: argparse.Namespace) -> tuple[int, int]:

@@ -59,14 +59,14 @@ def _paste_chunk(logits: Tensor, regions: Tensor, out: Tensor, threshold: float)
         x1, y1 = (int(min(v, n)) for v, n in zip(high, (x1, y1)))
         if x0 >= x1 or y0 >= y1:
             return
-    rows, inside_y = _interpolation(regions[:, 1], regions[:, 3], y0, y1, logits.shape[1])
-    columns, inside_x = _interpolation(regions[:, 0], regions[:, 2], x0, x1, logits.shape[2])
+    rows, inside_y = interpolation_weights(regions[:, 1], regions[:, 3], y0, y1, logits.shape[1])
+    columns, inside_x = interpolation_weights(regions[:, 0], regions[:, 2], x0, x1, logits.shape[2])
     values = rows @ logits @ columns.transpose(1, 2)
     inside = inside_y[:, :, None] & inside_x[:, None, :]
     out[:, y0:y1, x0:x1] |= (values > threshold) & inside
 
 
-def _interpolation(
+def interpolation_weights(
     low: Tensor, high: Tensor, begin: int, end: int, cells: int
 ) -> tuple[Tensor, Tensor]:
     """Weights [K, end - begin, cells] of pixels on the cells of [low, high], and who is inside."""

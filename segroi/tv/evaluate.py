@@ -52,7 +52,7 @@ def detect(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
         For each image ``boxes`` (``[N, 4]`` xyxy px), ``labels``, ``scores`` and, where the model
         predicts them, ``masks`` (bool ``[N, H, W]``).
     """
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     model.eval()
     outputs = model([image.to(device) for image in images])

@@ -114,8 +114,9 @@ class MultiScaleSubnetwork(RoIExtractor):
         pool = factor if linear else 1
         weight, bias = _fold(block) if linear else (block.conv.weight, block.conv.bias)
         pixels = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in features)
-        cells = len(rois) * self.output_size[0] * self.output_size[1] * (factor // pool) ** 2
-        if pixels > cells:
+        cells = rois.shape[0] * self.output_size[0] * self.output_size[1] * (factor // pool) ** 2
+        # an exported graph cannot choose: it has many boxes
+        if not torch.compiler.is_exporting() and pixels > cells:
             x = F.conv2d(self._crop(features, rois, factor, pool), weight, bias)
         else:
             x = self._crop([F.conv2d(f, weight) for f in features], rois, factor, pool)
