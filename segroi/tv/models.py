@@ -47,6 +47,11 @@ MODELS: dict[str, Entry] = {
     ),
     "mask_rcnn": Entry(rcnn, "Mask R-CNN, each box from one level"),
     "mask_rcnn_groie": Entry(rcnn, "Mask R-CNN with GRoIE", {"extractor": "GRoIE"}),
+    "mask_rcnn_multiscale": Entry(
+        rcnn,
+        "Mask R-CNN, masks from the multi-scale subnetwork",
+        {"mask_extractor": "MultiScaleSubnetwork"},
+    ),
     "ssd_isb": Entry(
         build_ssd_isb,
         "SSD-ISB, branches of ten shapes, one stage",

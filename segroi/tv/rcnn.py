@@ -88,6 +88,8 @@ def rcnn(
     masks: bool = True,
     extractor: str = "SingleLevelRoIExtractor",
     extractor_args: Mapping[str, object] | None = None,
+    mask_extractor: str = "",
+    mask_extractor_args: Mapping[str, object] | None = None,
     backbone: str = "resnet50",
     norm: str = "batch",
     frozen_stages: int = 0,
@@ -112,6 +114,8 @@ def rcnn(
         masks: whether to predict masks.
         extractor: RoI extractor of the box and of the mask head (each gets its own).
         extractor_args: further arguments of the extractor.
+        mask_extractor: another RoI extractor for the mask head.
+        mask_extractor_args: its further arguments.
         backbone: torchvision network, see ``segroi.tv.backbones``.
         norm: its normalisation: "frozen", "batch" or "group".
         frozen_stages: how many of its stages are not trained.
@@ -161,7 +165,8 @@ def rcnn(
         arguments["mask_predictor"] = mask_predictor(channels, channels, num_classes + 1)
         model = MaskRCNN(trunk, **arguments)
         # set here because torchvision's constructors accept no pooler but their own
-        model.roi_heads.mask_roi_pool = _pool(extractor, extractor_args, 14, channels)
+        other = mask_extractor_args if mask_extractor else extractor_args
+        model.roi_heads.mask_roi_pool = _pool(mask_extractor or extractor, other, 14, channels)
     model.roi_heads.box_roi_pool = _pool(extractor, extractor_args, 7, channels)
     return model
 
@@ -175,11 +180,13 @@ def _box_head(channels: int, hidden: int, norm: str) -> nn.Module:
 def _pool(
     name: str, arguments: Mapping[str, object] | None, output_size: int, channels: int
 ) -> RoIPool:
+    # the only extractor whose result may have other channels than the maps
+    width = {"out_channels": channels} if name == "MultiScaleSubnetwork" else {}
     extractor = build_roi_extractor(
         name,
         output_size=output_size,
         spatial_scales=[1 / stride for stride in STRIDES],
         in_channels=channels,
-        **{"sampling_ratio": 2, **(arguments or {})},
+        **{"sampling_ratio": 2, **width, **(arguments or {})},
     )
     return RoIPool(extractor)

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.ops import MultiScaleRoIAlign
 
-from segroi.modeling.roi_extractors import SingleLevelRoIExtractor
+from segroi.modeling.roi_extractors import MultiScaleSubnetwork, SingleLevelRoIExtractor
 from segroi.tv.backbones import BACKBONES, build_backbone, load_backbone_weights
 from segroi.tv.models import MODELS, build_model
 from segroi.tv.rcnn import RoIPool
@@ -110,7 +110,15 @@ def test_class_agnostic_heads_share_one_box_and_one_mask():
     assert heads.box_predictor.bbox_pred.out_features == 4
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn", "mask_rcnn_groie"])
+def test_masks_may_have_an_extractor_of_their_own():
+    heads = build_model("mask_rcnn_multiscale", 3, **TINY).roi_heads
+    assert isinstance(heads.box_roi_pool.extractor, SingleLevelRoIExtractor)
+    subnetwork = heads.mask_roi_pool.extractor
+    assert isinstance(subnetwork, MultiScaleSubnetwork)
+    assert subnetwork.factors == (1, 2, 4) and subnetwork.out_channels == TINY["channels"]
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "mask_rcnn_groie", "mask_rcnn_multiscale"])
 def test_training_on_images_without_objects_has_gradients(name):
     torch.manual_seed(0)
     model = build_model(name, 3, **TINY)
