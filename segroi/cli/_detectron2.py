@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from segroi.cli._systems import lazy_configs
 from segroi.utils.run_record import Evaluation, read_evaluation, read_rows
 from segroi.utils.suggest import UsageError, existing_file, unknown
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "scripts" / "lazyconfig_train_net.py"
 DIGITS = ROOT / "configs" / "quick" / "mask_rcnn_groie_digits.py"
-SUFFIX = "_R_50_FPN_1x.py"
 CATEGORIES = "categories.json"  # the launchers leave it beside the weights
 
 
@@ -152,8 +152,7 @@ def _iterations() -> int:
 def _config(args: argparse.Namespace) -> Path:
     if args.config:
         return existing_file(args.config, "config file")
-    folder = ROOT / "configs" / "d2"
-    known = {p.name.removesuffix(SUFFIX): p for p in folder.glob(f"*{SUFFIX}")}
+    known = lazy_configs()
     if args.model not in known:
         raise UsageError(unknown("model of --host d2", str(args.model), known))
     return known[args.model]

@@ -131,7 +131,7 @@ def test_unknown_model(digits, tmp_path, capsys):
 
 def test_models_lists_parameters(capsys):
     assert main(["models", "--json", "--classes", "10"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["torchvision"]
     extractors = 2 * (1_638_656 + 258_305)  # GRoIE's convolution and attention, box and mask
     difference = rows["mask_rcnn_groie"]["parameters"] - rows["mask_rcnn"]["parameters"]
     assert difference == extractors
