@@ -74,7 +74,12 @@ def build_page(model: nn.Module, categories: Sequence[dict]) -> Any:
     with gradio.Blocks(title="segroi", analytics_enabled=False) as page:
         with gradio.Row():
             image = gradio.Image(label="image", sources=["upload", "clipboard"], type="numpy")
-            picture = gradio.Image(label="instances", type="numpy", interactive=False)
+            picture = gradio.Image(
+                label="instances",
+                type="numpy",
+                interactive=False,
+                buttons=["download", "fullscreen"],  # and no "share", which uploads
+            )
         threshold = gradio.Slider(0, 1, value=0.5, step=0.01, label="lowest score that is shown")
         button = gradio.Button("find", variant="primary")
         table = gradio.Dataframe(headers=HEAD, label="px", interactive=False)

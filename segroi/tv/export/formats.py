@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segroi._extension import is_built
+from segroi import build_info
 from segroi.tv.export.exportable import exportable
 from segroi.utils.safe_files import atomic_write
 from segroi.utils.suggest import UsageError, unknown
@@ -98,7 +98,7 @@ def check_request(
             f"opset {opset} cannot be written: {OPSETS[0]} to {OPSETS[-1]} can (before 16 RoiAlign "
             "has no half-pixel shift)"
         )
-    if not is_built():
+    if not build_info()["built"]:
         raise UsageError("export needs the compiled operators: segroi doctor tells what is missing")
     if to == "onnx":
         _package("onnx")
