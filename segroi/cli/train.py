@@ -49,11 +49,13 @@ def run(args: argparse.Namespace) -> int:
         from segroi.cli._detectron2 import train_on_detectron2
 
         return train_on_detectron2(args)
+    from segroi.cli._systems import check_name
     from segroi.tv.engine import TrainingStopped
     from segroi.tv.run import train
     from segroi.utils.run_report import REPORT, read_evaluation
 
     config = load_arguments(args)
+    check_name(config.model)
     try:
         weights = train(config, args.resume, args.before)
     except TrainingStopped as error:

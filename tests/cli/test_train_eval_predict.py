@@ -105,7 +105,7 @@ def test_predict_one_image_without_detections(trained, digits, tmp_path):
     ("words", "said"),
     [
         (["train"], "--model is missing"),
-        (["train", "--model", "mask_rcnn_groi", "--data", "D"], "is missing"),
+        (["train", "--model", "mask_rcnn_groi", "--data", "D"], "did you mean mask_rcnn_groie"),
         (["train", "iterations"], "'iterations' is no KEY=VALUE"),
         (["train", "iteration=3"], "unknown field 'iteration': did you mean iterations"),
         (["train", "--config", "nowhere.yaml"], "config file nowhere.yaml does not exist"),
