@@ -45,25 +45,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, evaluate, and tell where the results are."""
+    if args.replay:
+        return _replay(args)
     if args.host == "d2":
         from segroi.cli._detectron2 import train_on_detectron2
 
         return train_on_detectron2(args)
     from segroi.cli._systems import check_name
-    from segroi.tv.engine import TrainingStopped
+    from segroi.tv.postmortem import TrainingStopped
     from segroi.tv.run import train
     from segroi.utils.run_report import REPORT, read_evaluation
 
     config = load_arguments(args)
     check_name(config.model)
     try:
-        weights = train(config, args.resume, args.before)
+        weights = train(config, args.resume, args.before, not args.no_data_check)
     except TrainingStopped as error:
         print(f"segroi: training stopped: {error}")
-        return 1
+        return error.status
     for kind, numbers in read_evaluation(weights.parent).items():
         print(f"{kind:5s} AP {100 * numbers['AP']:.1f}  AP50 {100 * numbers['AP50']:.1f}")
     print(f"weights {weights}\nreport  {weights.parent / REPORT}")
+    return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    """Run the last batch of a post-mortem of either host."""
+    from pathlib import Path
+
+    if (Path(args.replay).parent / "categories.json").exists():  # left by Detectron2's launchers
+        from segroi.d2.postmortem import replay as replay_d2
+
+        print(replay_d2(args.replay))
+        return 0
+    from segroi.tv.engine import pick_device
+    from segroi.tv.postmortem import replay
+
+    print(replay(args.replay, pick_device(args.device or "")))
     return 0
 
 

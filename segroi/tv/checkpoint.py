@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,42 @@ import torch
 from torch import nn
 
 from segroi.tv.models import build_model
-from segroi.utils.suggest import UsageError, existing_file
+from segroi.utils.non_finite import names_not_finite
+from segroi.utils.safe_files import (
+    UnreadableFile,
+    atomic_write,
+    digest_file,
+    read_weights,
+    write_digest,
+)
+from segroi.utils.suggest import UsageError
 
-FORMAT = "segroi-weights-1"
+_FAMILY = "segroi-weights-"
+FORMAT = f"{_FAMILY}1"
 
 
-def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: str | Path,
+    content: Mapping[str, Any],
+    previous: Path | None = None,
+    digest: bool = False,
+) -> None:
     """Write a checkpoint atomically: whole, or not at all.
 
     Args:
         path: file to write or to replace.
         content: plain data and tensors; ``describe`` makes the part that tells the model.
+        previous: where the file that is replaced goes.
+        digest: write ``<path>.sha256`` too, which is checked whenever the file is read.
 
     Raises:
         UsageError: the disk is full or the folder cannot be written; the old file is still there.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except (OSError, RuntimeError) as error:
-        draft.unlink(missing_ok=True)
-        kept = " (the previous file is unharmed)" if path.exists() else ""
-        raise UsageError(f"checkpoint {path} cannot be written: {error}{kept}") from error
+    digest_file(path).unlink(missing_ok=True)
+    with atomic_write(path, previous=previous) as file:
+        torch.save({"format": FORMAT, **content}, file)
+    if digest:
+        write_digest(path)
 
 
 def describe(name: str, categories: list[dict], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,18 +54,21 @@ def describe(name: str, categories: list[dict], arguments: Mapping[str, Any]) ->
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint; code in it is never run (``weights_only=True``).
+    """Read a checkpoint; code in it is never run.
+
+    Args:
+        path: file that ``segroi train`` wrote, or what ``segroi weights --to`` made of it.
 
     Raises:
         UsageError: the file is missing, damaged, or none of segroi's.
     """
-    path = existing_file(path, "weights file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds on files that are not its own
-        first = str(error).partition("\n")[0]
-        raise UsageError(f"weights file {path} cannot be read: {first}") from error
+    content = read_weights(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if isinstance(found, str) and found.startswith(_FAMILY) and found > FORMAT:
+        raise UsageError(
+            f"weights file {path} has the format {found}, this segroi reads {FORMAT}: install the "
+            "segroi that wrote it"
+        )
     if found != FORMAT:
         raise UsageError(
             f"weights file {path} was not written by segroi train (its format is {found!r}, "
@@ -97,4 +108,9 @@ def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], path: str | 
         more = [f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else []
         text = "\n".join([*lines[:12], *more])
         raise UsageError(f"weights file {path} does not fit the model:\n{text}")
+    if bad := names_not_finite(state):
+        raise UnreadableFile(
+            f"weights file {path} holds numbers that are not finite, in {bad[0]} and "
+            f"{len(bad) - 1} others"
+        )
     model.load_state_dict(dict(state))

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from segroi.utils.coco import load_coco
 from segroi.utils.images import load_image
+from segroi.utils.safe_files import inside
 from segroi.utils.suggest import UsageError, existing_folder
 
 Target = dict[str, Tensor]
@@ -70,7 +71,7 @@ class CocoDataset(Dataset):
         index, flip = draw if isinstance(draw, tuple) else (draw, False)
         entry = self.coco.imgs[self.image_ids[index]]
         size = (entry["height"], entry["width"])
-        pixels = load_image(self.folder / entry["file_name"], size)
+        pixels = load_image(inside(self.folder, entry["file_name"]), size)
         image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
         target = self._target(entry["id"], size)
         return _flip(image, target) if flip else (image, target)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,21 +24,25 @@ from segroi.tv.checkpoint import describe, load_checkpoint, load_state, save_che
 from segroi.tv.config import TrainConfig
 from segroi.tv.data import CocoDataset, IterationSampler, Target, collate
 from segroi.tv.models import build_model, find_model, model_arguments
+from segroi.tv.postmortem import TrainingStopped, explained, not_finite, step_seed
+from segroi.utils.non_finite import names_not_finite
 from segroi.utils.optim import TFRMSprop
-from segroi.utils.progress import Progress
+from segroi.utils.progress import Progress, say
 from segroi.utils.provenance import provenance
+from segroi.utils.safe_files import UnreadableFile, atomic_write
+from segroi.utils.stop_signal import STATUS, StopSignal, leave_sigterm_to_parent
 from segroi.utils.suggest import UsageError
+from segroi.utils.tensorboard import scalar_events
 
 LAST = "checkpoint.pth"
 FINAL = "model_final.pth"
 METRICS = "metrics.jsonl"
-POSTMORTEM = "postmortem.json"
+PREVIOUS = "checkpoint.previous.pth"
+
+# Settings that may change between the parts of a run without changing what it computes.
+_FREE = ("workers", "output", "device", "checkpoint_every", "val_data", "val_images")
 
 Batch = tuple[list[Tensor], list[Target]]
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the text says why, what is kept and what to do."""
 
 
 class Trainer:
@@ -65,8 +70,8 @@ class Trainer:
         self.model.to(self.device)
         self.optimizer = build_optimizer(self.model, config)
         self.iteration = 0
-        if resume and (self.output / LAST).exists():
-            self._resume(self.output / LAST)
+        if resume and self.last_checkpoint():
+            self._resume()
         self.origin = provenance()
         config.save(self.output / "config.yaml")
         (self.output / "provenance.json").write_text(json.dumps(self.origin, indent=2))
@@ -75,45 +80,65 @@ class Trainer:
         """Train to the end; returns the weights file.
 
         Raises:
-            TrainingStopped: a loss is not finite.
+            TrainingStopped: a loss is not finite, the machine has no memory or disk left, or
+                SIGTERM came; in the last case a checkpoint of this very iteration is kept.
         """
         self.model.train()
+        try:
+            self._run()
+            return self.save(FINAL, optimizer=False)
+        except (OSError, RuntimeError) as error:
+            told = None if isinstance(error, TrainingStopped) else explained(error, self)
+            if told is None:
+                raise
+            raise told from error
+
+    def _run(self) -> None:
         _keep_lines(self.output / METRICS, self.iteration)
         with (
+            StopSignal() as stop,
             (self.output / METRICS).open("a", buffering=1) as log,
             Progress("train", self.config.iterations, self.iteration) as progress,
+            scalar_events(self.output, self.iteration) as note,
+            closing(self._batches()) as batches,  # its processes end before ours does
         ):
             started = time.perf_counter()
-            batches = self._batches()
             for _ in range(self.iteration, self.config.iterations):
                 losses = self.step(list(islice(batches, self.config.accumulate)))
                 self.iteration += 1
                 spent = time.perf_counter() - started
                 log.write(json.dumps({"iteration": self.iteration, **losses, "time": spent}) + "\n")
                 progress.advance(losses)
-                if self.iteration % self.config.checkpoint_every == 0:
+                note(self.iteration, losses)
+                if self._checkpoint_due() or stop.received:
                     self.save(LAST)
-        self.save(LAST)
-        return self.save(FINAL, optimizer=False)
+                if stop.received:
+                    raise TrainingStopped(
+                        f"SIGTERM after iteration {self.iteration}; --resume goes on there", STATUS
+                    )
+
+    def _checkpoint_due(self) -> bool:
+        last = self.iteration == self.config.iterations
+        return last or self.iteration % self.config.checkpoint_every == 0
 
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """One iteration: the losses, averaged over the batches, and the learning rate by name."""
-        torch.manual_seed(self.config.seed * 1_000_003 + self.iteration)
+        torch.manual_seed(step_seed(self.config.seed, self.iteration))
         lr = learning_rate(self.config, self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
         values: dict[str, float] = {}
-        for images, targets in batches:
+        for count, (images, targets) in enumerate(batches, start=1):
             losses = self._add_gradients(images, targets, 1 / len(batches))
             for name, value in losses.items():
                 values[name] = values.get(name, 0.0) + value / len(batches)
             if not math.isfinite(values["loss"]):
-                raise self._stopped(values | {"lr": lr}, targets, "the loss is not finite")
+                seen = batches[:count]
+                raise not_finite(self, values | {"lr": lr}, seen, "the loss is not finite")
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         if not torch.isfinite(norm):
-            seen = [target for _, targets in batches for target in targets]
-            raise self._stopped(values | {"lr": lr}, seen, "the gradient is not finite")
+            raise not_finite(self, values | {"lr": lr}, batches, "the gradient is not finite")
         self.optimizer.step()
         return values | {"lr": lr}
 
@@ -129,37 +154,73 @@ class Trainer:
         return {"loss": total.item()} | {k: v.item() for k, v in losses.items()}
 
     def save(self, name: str, optimizer: bool = True) -> Path:
-        """Write a checkpoint into the run's folder."""
-        content: dict[str, Any] = {
+        """Write a checkpoint into the run's folder; the one before is kept too.
+
+        Raises:
+            TrainingStopped: a weight is not finite; the checkpoints stay as they are.
+            UsageError: the file cannot be written; the old one is still there.
+        """
+        if bad := names_not_finite(self.model.state_dict()):
+            kept = self.last_checkpoint()
+            raise TrainingStopped(
+                f"the weights are not finite after iteration {self.iteration} ({bad[0]} and "
+                f"{len(bad) - 1} others): try a lower learning rate or a longer warm-up. "
+                f"{f'{kept} is the last good checkpoint' if kept else ''}"
+            )
+        content = self.content()
+        if optimizer:
+            content["optimizer"] = self.optimizer.state_dict()
+        path = self.output / name
+        if name == LAST:
+            save_checkpoint(path, content, previous=self.output / PREVIOUS)
+        else:
+            save_checkpoint(path, content, digest=True)
+        return path
+
+    def content(self) -> dict[str, Any]:
+        """What a file needs to rebuild the model, and where it comes from."""
+        return {
             **describe(self.config.model, self.dataset.categories, self.arguments),
             "state_dict": self.model.state_dict(),
             "iteration": self.iteration,
             "config": self.config.to_dict(),
             "provenance": self.origin,
         }
-        if optimizer:
-            content["optimizer"] = self.optimizer.state_dict()
-        save_checkpoint(self.output / name, content)
-        return self.output / name
 
-    def _batches(self) -> Iterator[Batch]:
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint of the run's folder."""
+        return next(iter(_checkpoints(self.output)), None)
+
+    def _batches(self) -> Generator[Batch, None, None]:
         config = self.config
         span = (self.iteration * config.accumulate, config.iterations * config.accumulate)
         sampler = IterationSampler(
             len(self.dataset), config.batch_size, span, config.seed, config.flip
         )
-        return iter(
-            DataLoader(
-                self.dataset,
-                batch_sampler=sampler,
-                num_workers=config.workers,
-                collate_fn=collate,
-                generator=torch.Generator(),  # else the loader draws from the global one
-            )
+        yield from DataLoader(
+            self.dataset,
+            batch_sampler=sampler,
+            num_workers=config.workers,
+            collate_fn=collate,
+            worker_init_fn=leave_sigterm_to_parent,
+            generator=torch.Generator(),  # else the loader draws from the global one
         )
 
-    def _resume(self, path: Path) -> None:
-        content = load_checkpoint(path)
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint that can be read."""
+        unreadable = []
+        for path in _checkpoints(self.output):
+            try:
+                self._take_over(path, load_checkpoint(path))
+            except UnreadableFile as error:
+                unreadable.append(str(error))
+                continue
+            for text in unreadable:
+                say(f"{text}; going on from {path}")
+            return
+        raise UsageError(f"{'; '.join(unreadable)}: start anew in another --output")
+
+    def _take_over(self, path: Path, content: dict[str, Any]) -> None:
         if content["model"] != describe(self.config.model, [], self.arguments)["model"]:
             raise UsageError(
                 f"{path} holds {content['model']}, asked for is {self.config.model} with "
@@ -167,35 +228,20 @@ class Trainer:
             )
         if content["categories"] != self.dataset.categories:
             raise UsageError(f"{path} was trained on other categories than {self.config.data} has")
+        was = content["config"].get("optimizer")
+        if was != self.config.optimizer or "optimizer" not in content:
+            raise UsageError(
+                f"{path} has no state for the optimizer {self.config.optimizer} (its own is {was})"
+            )
         load_state(self.model, content["state_dict"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path}: the optimizer's state is damaged: {error}") from error
         self.iteration = content["iteration"]
-
-    def _stopped(
-        self, losses: dict[str, float], targets: list[Target], why: str
-    ) -> TrainingStopped:
-        """Write the post-mortem and make the error that tells of it."""
-        report = self.output / POSTMORTEM
-        bad = [n for n, p in self.model.named_parameters() if not torch.isfinite(p).all()]
-        content = {
-            "why": why,
-            "iteration": self.iteration,
-            "losses": {k: v if math.isfinite(v) else str(v) for k, v in losses.items()},
-            "images": [_image_summary(self.dataset, target) for target in targets],
-            "parameters_not_finite": bad,
-            "last_good_checkpoint": str(self.output / LAST) if self._has_checkpoint() else None,
-        }
-        report.write_text(json.dumps(content, indent=2))
-        names = ", ".join(image["file"] for image in content["images"])
-        kept = f"{self.output / LAST} is the last good checkpoint" if self._has_checkpoint() else ""
-        return TrainingStopped(
-            f"{why} at iteration {self.iteration} (learning rate {losses['lr']:.2g}, images "
-            f"{names}). Try a learning rate of {losses['lr'] / 4:.2g} or a longer warm-up; "
-            f"{report} holds the details. {kept}"
-        )
-
-    def _has_checkpoint(self) -> bool:
-        return (self.output / LAST).exists()
+        changed = [k for k, v in self.config.to_dict().items() if content["config"].get(k) != v]
+        if changed := [name for name in changed if name not in _FREE]:
+            say(f"resumed with other settings than before: {', '.join(changed)}")
 
 
 def pick_device(name: str = "") -> torch.device:
@@ -254,24 +300,19 @@ def _output_folder(path: str, resume: bool) -> Path:
         probe.unlink()
     except OSError as error:
         raise UsageError(f"output folder {output} cannot be written: {error}") from error
-    if (output / LAST).exists() and not resume:
+    if _checkpoints(output) and not resume:
         raise UsageError(f"{output} holds a run already: --resume goes on with it")
     return output
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    return [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
 
 
 def _keep_lines(path: Path, count: int) -> None:
     """Cut the log of a run to its first ``count`` iterations."""
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)[:count]
-        path.write_text("".join(lines))
-
-
-def _image_summary(dataset: CocoDataset, target: Target) -> dict[str, Any]:
-    boxes = target["boxes"]
-    sides = (boxes[:, 2:] - boxes[:, :2]).flatten()
-    return {
-        "file": dataset.coco.imgs[int(target["image_id"])]["file_name"],
-        "instances": len(boxes),
-        "smallest_side_px": float(sides.min()) if len(boxes) else None,
-        "largest_side_px": float(sides.max()) if len(boxes) else None,
-    }
+        with atomic_write(path, "w") as file:
+            file.writelines(lines)

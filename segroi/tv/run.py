@@ -16,23 +16,42 @@ from segroi.tv.data import CocoDataset
 from segroi.tv.engine import FINAL, Trainer, pick_device
 from segroi.tv.evaluate import detect_dataset
 from segroi.tv.models import find_model
+from segroi.utils.data_check import refuse_broken_data
 from segroi.utils.progress import track
 from segroi.utils.provenance import provenance
+from segroi.utils.run_folder import run_folder
 from segroi.utils.run_record import EVALUATION, Evaluation, Truth, read_rows, record_evaluation
 from segroi.utils.run_report import report_run
 
 
-def train(config: TrainConfig, resume: bool = False, before: bool = False) -> Path:
+def train(
+    config: TrainConfig, resume: bool = False, before: bool = False, check: bool = True
+) -> Path:
     """Train, evaluate where ``val_data`` is given, and write the run's report.
 
     Args:
         config: what to do.
         resume: go on with the run in ``config.output``.
         before: evaluate the untrained model too.
+        check: look quickly for what is wrong with the data first.
 
     Returns:
         The weights file.
+
+    Raises:
+        UsageError: the configuration or the data cannot be used, or a live run has the folder.
+        TrainingStopped: training began and cannot go on.
     """
+    config.check()
+    if check:
+        refuse_broken_data(config.data, config.images)
+        if config.val_data:
+            refuse_broken_data(config.val_data, config.val_images or config.images)
+    with run_folder(config.output):
+        return _train(config, resume, before)
+
+
+def _train(config: TrainConfig, resume: bool, before: bool) -> Path:
     trainer = Trainer(config, resume)
     validation, truth = _validation(config, trainer.dataset)
     first = trainer.output / "before"

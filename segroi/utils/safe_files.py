@@ -44,21 +44,23 @@ def inside(folder: str | Path, name: str) -> Path:
     Raises:
         PathError: it is absolute or leads out of the folder.
     """
-    folder = Path(os.path.normpath(folder))
-    path = Path(os.path.normpath(folder / name))
+    below = Path(os.path.normpath(name))
     strange = "\0" in name or "\\" in name and ".." in PureWindowsPath(name).parts
-    if strange or not path.is_relative_to(folder) or path == folder:
+    if strange or below.is_absolute() or ".." in below.parts or not below.parts:
         raise PathError(f"{name!r} leads out of the folder {folder}")
-    return path
+    return Path(folder) / below
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | Path, mode: str = "wb", previous: Path | None = None
+) -> Iterator[IO[Any]]:
     """Open a draft that takes the place of ``path`` when all of it is on the disk.
 
     Args:
         path: file to write or to replace.
         mode: "wb", or "w" for text.
+        previous: where the file that is replaced goes; it is gone without.
 
     Raises:
         UsageError: the disk is full or the folder cannot be written; the old file is still there.
@@ -70,6 +72,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         draft.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeErrors on a full disk
         kept = " (the previous file is unharmed)" if path.exists() else ""
@@ -98,6 +102,17 @@ def check_sha256(path: str | Path, wanted: str) -> None:
         raise UsageError(f"{path} is not the file that was asked for: its SHA-256 is {found}")
 
 
+def digest_file(path: str | Path) -> Path:
+    """Where the SHA-256 of a file is noted, as ``sha256sum`` does."""
+    return Path(f"{path}.sha256")
+
+
+def write_digest(path: str | Path) -> None:
+    """Note the SHA-256 of a file beside it; ``sha256sum -c`` reads it too."""
+    with atomic_write(digest_file(path), "w") as file:
+        file.write(f"{sha256(path)}  {Path(path).name}\n")
+
+
 def read_weights(path: str | Path) -> Any:
     """Read a ``.pth`` or ``.safetensors`` file; code in it is never run.
 
@@ -109,6 +124,12 @@ def read_weights(path: str | Path) -> Any:
         UnreadableFile: the file is damaged, no weights, or wants to execute something.
     """
     path = existing_file(path, "weights file")
+    noted = digest_file(path)
+    if noted.exists() and sha256(path) != noted.read_text().partition(" ")[0].strip():
+        raise UnreadableFile(
+            f"weights file {path} is not the one that {noted} is of: it was changed, or only a "
+            "part of it was copied"
+        )
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
     try:

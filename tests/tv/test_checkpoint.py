@@ -80,3 +80,29 @@ def test_differing_keys_and_shapes_are_listed(saved):
 def test_overrides_change_the_model(saved):
     model, _ = load_model(saved[0], size=48, score_threshold=0.3)
     assert model.transform.min_size == (48,) and model.roi_heads.score_thresh == 0.3
+
+
+def test_the_digest_beside_a_file_is_checked(saved):
+    path, content = saved
+    save_checkpoint(path, content, digest=True)
+    digest = path.with_name("weights.pth.sha256")
+    assert digest.read_text().endswith("  weights.pth\n")
+    load_model(path)
+    save_checkpoint(path.with_name("other.pth"), {**content, "iteration": 3})
+    path.with_name("other.pth").replace(path)
+    with pytest.raises(UsageError, match="is not the one that .*weights.pth.sha256 is of"):
+        load_model(path)
+
+
+def test_a_newer_format_and_numbers_that_are_not_finite(saved):
+    path, content = saved
+    torch.save({**content, "format": "segroi-weights-2"}, path)
+    with pytest.raises(UsageError, match="install the segroi that wrote it"):
+        load_model(path)
+    state = dict(content["state_dict"])
+    state["rpn.head.cls_logits.bias"] = torch.full_like(
+        state["rpn.head.cls_logits.bias"], torch.nan
+    )
+    save_checkpoint(path, {**content, "state_dict": state})
+    with pytest.raises(UsageError, match="not finite, in rpn.head.cls_logits.bias"):
+        load_model(path)

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +13,12 @@ from segroi.tv.checkpoint import load_checkpoint, load_model
 from segroi.tv.config import TrainConfig, load_config
 from segroi.tv.engine import (
     FINAL,
-    LAST,
-    POSTMORTEM,
     Trainer,
-    TrainingStopped,
     build_optimizer,
     learning_rate,
 )
 from segroi.tv.models import build_model
+from segroi.tv.postmortem import POSTMORTEM, TrainingStopped
 from segroi.tv.run import read_rows
 from segroi.utils.suggest import UsageError
 
@@ -86,30 +79,6 @@ def test_resume_gives_the_losses_of_an_uninterrupted_run(config, tmp_path, monke
     ours, theirs = (load_checkpoint(Path(o) / FINAL) for o in (other.output, config.output))
     for key, value in theirs["state_dict"].items():
         assert torch.equal(ours["state_dict"][key], value), key
-
-
-def test_resume_after_kill_9(config, tmp_path):
-    whole = replace(config, iterations=8, checkpoint_every=1)
-    Trainer(whole).run()
-    killed = replace(whole, output=str(tmp_path / "killed"))
-    killed.save(tmp_path / "killed.yaml")
-    code = "import sys; from segroi.tv.config import load_config; from segroi.tv.run import train\n"
-    code += "import torch; torch.set_num_threads(1); train(load_config(sys.argv[1]))"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "killed.yaml")],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not (Path(killed.output) / LAST).exists() and time.monotonic() < deadline:
-        assert child.poll() in (None, 0), "the run failed by itself"
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    trainer = Trainer(killed, resume=True)
-    assert trainer.iteration >= 1
-    trainer.run()
-    assert losses(killed.output) == losses(whole.output)
 
 
 def test_workers_change_nothing(config, tmp_path):
