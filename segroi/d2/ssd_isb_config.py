@@ -44,3 +44,20 @@ def add_ssd_isb_config(cfg: CfgNode) -> None:
     node.CLASSIFICATION = "softmax"
     # Weight of a new batch in the statistics of batch norm.
     node.NORM_MOMENTUM = 0.0003
+    _add_mask_branches(cfg)
+
+
+def _add_mask_branches(cfg: CfgNode) -> None:
+    # The same branches as a mask head, for MODEL.ROI_MASK_HEAD.NAME "InstanceBranchMaskHead" and
+    # POOLER_TYPE "": keys as above, shapes in cells of the first feature.
+    node = cfg.MODEL.MASK_BRANCHES = CN()
+    # Maps of the pyramid, coarse to fine: the grid and the skips.
+    node.IN_FEATURES = ["p5", "p4", "p3"]
+    node.FAMILY = "multi_shape"
+    node.SHAPES = ()
+    node.ATROUS_RATES = (1,)
+    node.CONDITION_ON_BOX = False
+    # Whether the branches learn alone, as in SSD-ISB.
+    node.STOP_GRADIENT = False
+    # Weight of the mean cross-entropy of a pixel.
+    node.LOSS_WEIGHT = 1.0

@@ -1,5 +1,6 @@
 """ROIHeads of segroi, registered with Detectron2."""
 
+from segroi.d2.roi_heads.branch_mask_head import InstanceBranchMaskHead
 from segroi.d2.roi_heads.comask import (
     ClassificationOutputLayers,
     CollaborativeMaskHead,
@@ -17,6 +18,7 @@ __all__ = [
     "ExtractorROIHeads",
     "ExtractorRes5ROIHeads",
     "GridROIHeads",
+    "InstanceBranchMaskHead",
     "MaskRCNNConvHead",
     "RecursiveROIHeads",
 ]

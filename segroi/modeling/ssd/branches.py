@@ -30,6 +30,17 @@ class BranchMasks:
     logits: Tensor  # [R, C, h, w]
     regions: Tensor  # [R, 4] xyxy in px of the network's input: the encompassing boxes
 
+    def of_class(self, labels: Tensor) -> Tensor:
+        """Logits [R, h, w] of each box's own class.
+
+        Args:
+            labels: int Tensor[K] from 1 on, of all boxes; they do not count for one mask class.
+        """
+        if self.logits.shape[1] == 1:
+            return self.logits[:, 0]
+        rows = torch.arange(len(self.index), device=self.index.device)
+        return self.logits[rows, labels[self.index].long() - 1]
+
 
 class InstanceBranches(nn.Module):
     """Sends each box to a branch by the shape of its encompassing box (SSD-ISB, section 3.2).
@@ -43,6 +54,7 @@ class InstanceBranches(nn.Module):
         num_classes: masks of an instance; 1 is class-agnostic.
         atrous_rates: dilation of the branches, one for all or one for each.
         condition_on_box: see :class:`InstanceSegmentationBranch`.
+        stop_gradient: whether the branches learn alone, without a gradient into the maps.
     """
 
     def __init__(
@@ -54,8 +66,10 @@ class InstanceBranches(nn.Module):
         num_classes: int = 1,
         atrous_rates: int | Sequence[int] = 1,
         condition_on_box: bool = False,
+        stop_gradient: bool = True,
     ) -> None:
         super().__init__()
+        self.stop_gradient = stop_gradient
         self.family = branch_family(family, shapes)
         self.condition_on_box = condition_on_box
         count = len(self.family.shapes)
@@ -74,7 +88,7 @@ class InstanceBranches(nn.Module):
     def forward(
         self, maps: Sequence[Tensor], boxes: Tensor, image: Tensor, image_size: tuple[int, int]
     ) -> list[BranchMasks]:
-        """Mask logits of boxes; no gradient reaches the maps.
+        """Mask logits of boxes.
 
         Args:
             maps: the grid and as many skips as there are ``skip_channels``, coarse to fine.
@@ -85,7 +99,8 @@ class InstanceBranches(nn.Module):
         Returns:
             One entry for each branch; a box may be in none.
         """
-        maps = [m.detach() for m in maps]
+        if self.stop_gradient:
+            maps = [m.detach() for m in maps]
         grid = tuple(maps[0].shape[-2:])
         cells = encompassing_boxes(boxes, image_size, grid)
         family, count = self.family, len(self.branches)
@@ -148,7 +163,7 @@ def _resize(
 
 
 def _max_pool(x: Tensor) -> Tensor:
-    """2 x 2 max pool without a gradient; many times faster than `F.max_pool2d` on channels last."""
+    """2 x 2 max pool; many times faster than `F.max_pool2d` on channels last."""
     even, odd = x[..., ::_POOL, :], x[..., 1::_POOL, :]
     rows = torch.maximum(even, odd)
     return torch.maximum(rows[..., ::_POOL], rows[..., 1::_POOL])

@@ -140,7 +140,7 @@ class SSDISB(nn.Module):
         loss = output.offsets.new_zeros(())
         for masks in self._segment(output, boxes):
             target = self._mask_targets(masks, image, objects, targets, sizes)
-            logits = _of_class(masks.logits, labels[masks.index]).float()
+            logits = masks.of_class(labels).float()
             total = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
             loss = loss + total / max(target.numel(), 1)
         return self.branches.family.mask_weight * loss
@@ -190,7 +190,7 @@ class SSDISB(nn.Module):
                 rows = image[m.index] == n
                 target = place[m.index[rows] - first]
                 regions[target] = self._to_image(m.regions[rows], size)
-                logits = _of_class(m.logits[rows], labels[m.index[rows]])
+                logits = m.of_class(labels)[rows]
                 pasted[target] = paste_masks(logits, regions[target], size)
             results.append({**kept, "masks": pasted[:, None], "regions": regions})
             first += count
@@ -278,10 +278,3 @@ def _pixels(size: tuple[int, int], like: Tensor) -> Tensor:
 def _image_of(boxes: Sequence[Tensor]) -> Tensor:
     """Image of each of the concatenated boxes."""
     return torch.cat([b.new_full((len(b),), n, dtype=torch.int64) for n, b in enumerate(boxes)])
-
-
-def _of_class(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits [R, h, w] of each instance's class."""
-    if logits.shape[1] == 1:
-        return logits[:, 0]
-    return logits[torch.arange(len(labels), device=labels.device), labels.long() - 1]
