@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,16 +42,36 @@ def predict_files(
     entries = []
     for file in track(files, "predict"):
         pixels = load_image(file)
-        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-        found = above(detect(model, [image])[0], threshold)
-        names = [categories[label - 1]["name"] for label in found["labels"].tolist()]
-        masks = found["masks"].numpy() if "masks" in found else None
-        scores = found["scores"].tolist()
-        picture = draw_instances(pixels, found["boxes"].numpy(), names, masks, scores)
+        picture, instances = predict_pixels(model, categories, pixels, threshold)
         drawn = save_picture(output / f"{file.name}.png", picture)
-        entries.append(_entry(file, drawn, pixels.shape[:2], found, names))
+        height, width = pixels.shape[:2]
+        entry = {"file": str(file), "picture": str(drawn), "height": height, "width": width}
+        entries.append({**entry, "instances": instances})
     (output / PREDICTIONS).write_text(json.dumps(entries, indent=1))
     return entries
+
+
+def predict_pixels(
+    model: nn.Module, categories: Sequence[dict], pixels: np.ndarray, threshold: float
+) -> tuple[np.ndarray, list[dict]]:
+    """Predict one picture; arguments as for :func:`predict_files`.
+
+    Args:
+        model: a model of this host.
+        categories: the categories that it was trained on, in the order of its labels.
+        pixels: RGB uint8 ``[H, W, 3]``.
+        threshold: detections with a lower score are left out.
+
+    Returns:
+        The picture with masks, boxes and names, uint8 ``[h, w, 3]``, and the instances as
+        :func:`describe_instances` gives them.
+    """
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    found = above(detect(model, [image])[0], threshold)
+    names = [categories[label - 1]["name"] for label in found["labels"].tolist()]
+    masks = found["masks"].numpy() if "masks" in found else None
+    drawn = draw_instances(pixels, found["boxes"].numpy(), names, masks, found["scores"].tolist())
+    return drawn, describe_instances(found, names)
 
 
 def above(output: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
@@ -75,15 +96,3 @@ def describe_instances(found: dict[str, Tensor], names: Sequence[str]) -> list[d
     for instance, region in zip(instances, found["regions"].tolist() if "regions" in found else ()):
         instance["region"] = [round(v, 2) for v in region]
     return instances
-
-
-def _entry(
-    file: Path, drawn: Path, size: tuple[int, int], found: dict[str, Tensor], names: list[str]
-) -> dict:
-    return {
-        "file": str(file),
-        "picture": str(drawn),
-        "height": size[0],
-        "width": size[1],
-        "instances": describe_instances(found, names),
-    }
