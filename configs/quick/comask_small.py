@@ -8,3 +8,4 @@ from .common.comask import head, neck
 from .common.photographs import channels, dataloader, lr_multiplier, model, optimizer, train
 
 to_comask(model, neck(channels.fpn), head)
+train.max_iter = 600  # dense offsets take longer than a box regressor
