@@ -66,11 +66,22 @@ def pooling(record: dict[str, Any]) -> list[str]:
 
 def others(record: dict[str, Any]) -> list[str]:
     """Lines of a record whose tables have no facts: every row beside the first."""
-    lines = ["| | row | ms | times faster than the first |", "|---|---|---|---|"]
+    whole = "megabytes" in record["tables"][0]  # systems: bench_models.py
+    more = (" p95, ms | peak, MB |", "---|---|") if whole else ("", "")
+    lines = [
+        f"| | row | ms | times faster than the first |{more[0]}",
+        f"|---|---|---|---|{more[1]}",
+    ]
     for table in record["tables"]:
         for name, ratio in ratios(table).items():
             value = table["milliseconds"][name]
-            lines.append(f"| {table['title']} | {name} | {value:.2f} | {ratio:.2f} |")
+            line = f"| {table['title']} | {name} | {value:.2f} | {ratio:.2f} |"
+            if whole:
+                line += f" {table['p95'][name]:.2f} | {table['megabytes'][name]:.0f} |"
+            lines.append(line)
+    if whole:
+        lines += ["", *(f"{t['title']}: {t['setting']}, {t['threads']} threads." for t in
+                        record["tables"])]  # fmt: skip
     return lines
 
 

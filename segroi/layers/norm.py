@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
 NormFactory = Callable[[int], nn.Module]
@@ -45,3 +46,26 @@ def freeze_statistics(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.eval()
+
+
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """Fold batch norms in eval mode into the convolutions before them, for inference.
+
+    Only pairs that follow each other in an ``nn.Sequential`` are folded, in place; the norm becomes
+    an identity, so weights can be loaded no more.
+
+    Args:
+        module: in eval mode.
+
+    Returns:
+        The module, which computes the same.
+    """
+    for parent in [m for m in module.modules() if isinstance(m, nn.Sequential)]:
+        names = list(parent._modules)
+        for first, second in zip(names, names[1:]):
+            conv, norm = parent._modules[first], parent._modules[second]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                if not norm.training:
+                    parent._modules[first] = fuse_conv_bn_eval(conv, norm)
+                    parent._modules[second] = nn.Identity()
+    return module
