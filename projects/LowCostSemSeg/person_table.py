@@ -121,8 +121,10 @@ def run_cell(args: argparse.Namespace, decoder: str, background: float, rate: in
     model.to(args.device)
     data = crops(args, background)
     train(model, data["train"], args)
-    name = f"{decoder}_{round(100 * background)}_{rate}.png"
-    draw(model, data["val"], args, Path(args.output, "pictures", name))
+    name = f"{decoder}_{round(100 * background)}_{rate}"
+    draw(model, data["val"], args, Path(args.output, "pictures", f"{name}.png"))
+    Path(args.output, "weights").mkdir(exist_ok=True)
+    torch.save(model.state_dict(), Path(args.output, "weights", f"{name}.pth"))
     return person_iou(model, data["val"], args)
 
 
