@@ -9,6 +9,7 @@
 #include "cpu/read_ahead.h"
 #include "cpu/separable_tables.h"
 #include "cpu/streaming.h"
+#include "cpu/zero_pages.h"
 
 namespace segroi {
 namespace {
@@ -93,8 +94,9 @@ std::vector<TilePlace> divide_maps(const Problem<T>& problem) {
   return places;
 }
 
+// `zero` tells of each map whether it holds zeros already; what the others hold is overwritten.
 template <typename T>
-void add_crops(const Problem<T>& problem) {
+void add_crops(const Problem<T>& problem, const std::vector<bool>& zero) {
   const Kernels<T> kernels = choose_kernels<T>(problem.element);
   const auto run = problem.planar ? kernels.tile_planar : kernels.tile_interleaved;
   const std::vector<TilePlace> places = divide_maps(problem);
@@ -107,7 +109,8 @@ void add_crops(const Problem<T>& problem) {
       const Readers<T>& from = readers[place.map * map.images + place.image];
       run({map.data + place.image * map.stride.n * problem.element_bytes, map.stride, map.width,
            place.row, place.rows, place.channel, place.channels, from.tables.data(),
-           from.crops.data(), static_cast<int64_t>(from.tables.size()), problem.stride, accumulate},
+           from.crops.data(), static_cast<int64_t>(from.tables.size()), problem.stride,
+           accumulate || zero[place.map]},
           scratch);
     });
     accumulate = true;
@@ -158,13 +161,20 @@ void separable_forward(const Separable<A>& problem, const at::Tensor& out) {
 template <typename A>
 std::vector<at::Tensor> separable_backward_maps(const Separable<A>& p, const at::Tensor& grad) {
   std::vector<at::Tensor> grads;
+  std::vector<bool> zero;
+  const bool interleaved = is_channels_last(p.maps[0]);
+  const auto format = interleaved ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   for (const at::Tensor& map : p.maps) {
-    const auto format =
-        is_channels_last(p.maps[0]) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-    grads.push_back(at::empty(map.sizes(), map.options().memory_format(format)));
-    hint_huge_pages(grads.back());
+    // Planar tiles are short pieces of many planes: zeroing one is what brings it into the cache.
+    at::Tensor to = interleaved ? zero_pages(map.sizes(), format, map.options()) : at::Tensor();
+    zero.push_back(to.defined());
+    if (!to.defined()) {
+      to = at::empty(map.sizes(), map.options().memory_format(format));
+      hint_huge_pages(to);
+    }
+    grads.push_back(to);
   }
-  if (grads[0].size(0) > 0 && grads[0].size(1) > 0) add_crops(Problem<A>(p, grads, grad));
+  if (grads[0].size(0) > 0 && grads[0].size(1) > 0) add_crops(Problem<A>(p, grads, grad), zero);
   return grads;
 }
 

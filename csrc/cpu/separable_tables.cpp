@@ -11,6 +11,7 @@ namespace segroi::cpu {
 namespace {
 
 constexpr double kWaveBytes = 32 << 20;  // tables that exist at a time, about
+constexpr int kBand = 64;                // rows of a map
 constexpr int64_t kGroup = 16;           // crops whose tables one thread builds
 
 Element element_of(at::ScalarType type) {
@@ -31,17 +32,32 @@ Map map_of(const at::Tensor& t) {
           static_cast<int>(t.size(3))};
 }
 
+// The middle of a RoI along one axis, in pixels; 0 where its ends overflow.
+template <typename T>
+T centre(const AxisSampler<T>& axis) {
+  const double steps = axis.binwise ? axis.bins : double(axis.bins) * axis.samples;
+  const T middle = axis.origin + axis.step * static_cast<T>(steps / 2);
+  return std::isfinite(middle) ? middle : T(0);
+}
+
+// Planar: from top to bottom. Interleaved: along bands of rows, to and fro, because a window of all
+// channels is so large that only the next few RoIs still find it in the cache.
 template <typename T>
 std::vector<int64_t> reading_order(const Problem<T>& problem) {
-  using Key = std::tuple<int64_t, int, T, int64_t>;  // no two are equal
+  using Key = std::tuple<int64_t, int, T, T, int64_t>;  // no two are equal
   std::vector<Key> keys;
   for (int64_t i = 0; i < problem.count; ++i) {
     const Source<T>& source = problem.sources[i * problem.per];
-    keys.emplace_back(source.image, source.level, source.y.origin, i);
+    T y = source.y.origin, x = 0;
+    if (!problem.planar) {
+      y = std::floor(centre(source.y) / kBand);
+      x = std::fmod(y, T(2)) == 0 ? centre(source.x) : -centre(source.x);
+    }
+    keys.emplace_back(source.image, source.level, y, x, i);
   }
   std::sort(keys.begin(), keys.end());
   std::vector<int64_t> order;
-  for (const Key& key : keys) order.push_back(std::get<3>(key));
+  for (const Key& key : keys) order.push_back(std::get<4>(key));
   return order;
 }
 
