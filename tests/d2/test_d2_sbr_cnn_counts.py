@@ -119,7 +119,8 @@ def test_loops_change_no_weights():
 
 def rows():
     tables = json.loads((ROOT / "projects/SBR-CNN/results.json").read_text())["tables"]
-    return sorted({row["config"] for table in tables for row in table["rows"]})
+    configs = {row["config"] for table in tables for row in table["rows"]}
+    return sorted(c for c in configs if c.endswith(".yaml"))  # the lazy ones: test_d2_quick
 
 
 @pytest.mark.parametrize("path", rows())

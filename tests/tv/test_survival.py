@@ -38,6 +38,11 @@ def losses(output) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "time"} for row in rows]
 
 
+def logged(output) -> int:
+    path = Path(output) / METRICS
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def in_a_process(function, *arguments):
     child = SERVER.Process(target=function, args=arguments)
     child.start()
@@ -53,15 +58,18 @@ def go_on(config, slow_disk=0.0):
 
 @FORK
 def test_killed_again_and_again_it_computes_the_same(config, tmp_path):
-    whole = replace(config, iterations=8, checkpoint_every=1)
+    whole = replace(config, iterations=12, checkpoint_every=1)
     reference = in_a_process(go_on, whole)
     reference.join(120)
     assert reference.exitcode == 0
     killed = replace(whole, output=str(tmp_path / "killed"))
     moments, kills = random.Random(0), 0
     for _ in range(40):
+        before = logged(killed.output)
         child = in_a_process(go_on, killed, 0.03)  # half of the time goes into checkpoints
-        child.join(moments.uniform(0.2, 1.2))
+        while child.is_alive() and logged(killed.output) <= before:
+            time.sleep(0.005)
+        child.join(moments.uniform(0, 0.06))
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
             child.join()
