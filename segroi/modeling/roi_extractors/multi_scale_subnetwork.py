@@ -15,6 +15,10 @@ from segroi.layers import ConvBlock, NormFactory, touch_parameters
 from segroi.modeling.roi_extractors.base import RoIExtractor
 from segroi.ops.reference.multi_level_roi_align import box_levels
 
+# Values of the crops that inference holds at a time: a CPU's cache should keep them until they are
+# averaged, a GPU should not be kept waiting for launches.
+AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
+
 
 class MultiScaleSubnetwork(RoIExtractor):
     """Crop each RoI at several sizes, 1x1 convolution, average to one size, concatenate, fuse.
@@ -110,22 +114,33 @@ class MultiScaleSubnetwork(RoIExtractor):
     def _branch(
         self, block: ConvBlock, features: Sequence[Tensor], rois: Tensor, factor: int
     ) -> Tensor:
-        linear = self.is_linear
-        pool = factor if linear else 1
-        weight, bias = _fold(block) if linear else (block.conv.weight, block.conv.bias)
+        affine = _is_affine(block)
+        weight, bias = _fold(block) if affine else (block.conv.weight, block.conv.bias)
+        rest = list(block.children())[1:]
+        if affine:
+            rest = [layer for layer in rest if isinstance(layer, nn.ReLU)]
+        pool = factor if self.is_linear else 1
         pixels = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in features)
         cells = rois.shape[0] * self.output_size[0] * self.output_size[1] * (factor // pool) ** 2
         # an exported graph cannot choose: it has many boxes
-        if not torch.compiler.is_exporting() and pixels > cells:
-            x = F.conv2d(self._crop(features, rois, factor, pool), weight, bias)
-        else:
-            x = self._crop([F.conv2d(f, weight) for f in features], rois, factor, pool)
-            x = x if bias is None else x + bias.to(x.dtype)[:, None, None]
-        if linear:
-            return x
-        for layer in list(block.children())[1:]:
-            x = layer(x)
-        return F.avg_pool2d(x, factor)
+        on_crops = not torch.compiler.is_exporting() and pixels > cells
+        maps = features if on_crops else [F.conv2d(f, weight) for f in features]
+
+        def pooled(rois: Tensor) -> Tensor:
+            x = self._crop(maps, rois, factor, pool)
+            if on_crops:
+                x = F.conv2d(x, weight, bias)
+            elif bias is not None:
+                x = x.add_(bias.to(x.dtype)[:, None, None])
+            for layer in rest:
+                x = layer(x)
+            return F.avg_pool2d(x, factor // pool) if factor > pool else x
+
+        if not affine or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return pooled(rois)
+        size = AT_ONCE.get(rois.device.type, AT_ONCE["cuda"])
+        step = max(1, size * rois.shape[0] // (cells * self.out_channels))
+        return torch.cat([pooled(some) for some in rois.split(step)])
 
     def _crop(self, features: Sequence[Tensor], rois: Tensor, factor: int, pool: int = 1) -> Tensor:
         """Sample crops of `factor` times the output size, averaged over `pool` x `pool` samples."""

@@ -6,7 +6,11 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from segroi.modeling.roi_extractors import MultiScaleSubnetwork, build_roi_extractor
+from segroi.modeling.roi_extractors import (
+    MultiScaleSubnetwork,
+    build_roi_extractor,
+    multi_scale_subnetwork,
+)
 
 SCALES = (1 / 4, 1 / 8)
 # The last RoIs leave the image, where a sample is 0 before the bias of the convolution.
@@ -224,3 +228,13 @@ def test_output_need_not_be_square():
 def test_wrong_settings_are_named(kwargs, text):
     with pytest.raises(ValueError, match=text):
         subnetwork(**kwargs)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("at_once", [1, 400, 2**22])
+@torch.no_grad()
+def test_inference_in_pieces_gives_what_one_piece_gives(at_once, relu, monkeypatch):
+    monkeypatch.setitem(multi_scale_subnetwork.AT_ONCE, "cpu", at_once)
+    module = subnetwork(relu=relu).eval()
+    maps, rois = features(), ROIS.repeat(5, 1)
+    torch.testing.assert_close(module(maps, rois), ordinary(module, maps, rois))
