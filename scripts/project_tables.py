@@ -4,7 +4,8 @@
 A README marks the place of a table by ``<!-- table: ID -->`` and ``<!-- end -->``. In results.json
 a table has an id, a title, its metrics and rows; a row has a name, a config (path in this
 repository), the paper's numbers, and under "ours" either null (not run: the cells stay empty) or
-{"values": [...], "commit": "...", "device": "...", "versions": "..."}.
+{"values": [...], "commit": "...", "device": "...", "versions": "..."}; "spread" beside the values
+of several runs is shown behind a ±. scripts/record_runs.py fills a row from runs.
 
     python scripts/project_tables.py            write
     python scripts/project_tables.py --check    tell what is out of date, exit 1
@@ -37,7 +38,7 @@ def render(table: dict[str, Any], folder: Path) -> str:
         cells = [
             row["name"],
             _numbers(row["paper"]),
-            _numbers(ours.get("values")),
+            _numbers(ours.get("values"), ours.get("spread")),
             _link(row["config"], folder),
             ours.get("commit", ""),
             ", ".join(filter(None, (ours.get("device"), ours.get("versions")))),
@@ -76,8 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     return int(args.check and bool(stale))
 
 
-def _numbers(values: list[float] | None) -> str:
-    return " / ".join("" if value is None else str(value) for value in values or [])
+def _numbers(values: list[float] | None, spread: list[float] | None = None) -> str:
+    cells = ["" if value is None else str(value) for value in values or []]
+    if spread:
+        cells = [f"{cell} ± {width}" if cell else "" for cell, width in zip(cells, spread)]
+    return " / ".join(cells)
 
 
 def _link(config: str, folder: Path) -> str:

@@ -52,6 +52,13 @@ def test_results_stand_beside_the_paper(tables, project):
     assert "| 37.0 / 59.1 | [c.yaml](c.yaml) | abc | H200, torch 2.14 |" in readme.read_text()
 
 
+def test_spread_of_several_runs(tables, project):
+    ours = {"values": [37.0, None], "spread": [0.4, None], "runs": 3, "commit": "abc"}
+    readme = project(ours=ours)
+    tables.main([])
+    assert "| 37.0 ± 0.4 /  | [c.yaml](c.yaml) | abc |" in readme.read_text()
+
+
 def test_a_config_that_does_not_exist_is_an_error(tables, project):
     project(config="projects/P/none.yaml")
     with pytest.raises(SystemExit, match="none.yaml does not exist"):
