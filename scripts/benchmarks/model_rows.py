@@ -86,7 +86,7 @@ def rgb_tensor(data: bytes, device: str) -> Tensor:
 
 
 def detectron2_row(
-    setting: Setting, config: str, short_side: int = 0, **changes: Any
+    setting: Setting, config: str, short_side: int = 0, fused: bool = False, **changes: Any
 ) -> tuple[nn.Module, Predict]:
     """A system of Detectron2 from a lazy config.
 
@@ -94,6 +94,7 @@ def detectron2_row(
         setting: of the table.
         config: file in this repository, or behind ``zoo:`` one of Detectron2's model zoo.
         short_side: px that images are resized to, if other than the setting's.
+        fused: whether segroi's pooler takes the place of Detectron2's.
         changes: keys under ``model``, with ``__`` for dots, to set.
     """
     from detectron2 import model_zoo
@@ -101,6 +102,8 @@ def detectron2_row(
     from detectron2.data import transforms
     from detectron2.layers import FrozenBatchNorm2d
     from omegaconf import OmegaConf
+
+    from segroi.d2 import replace_poolers
 
     zoo = config.startswith(ZOO)
     file = model_zoo.get_config_file(config.removeprefix(ZOO)) if zoo else str(ROOT / config)
@@ -111,6 +114,8 @@ def detectron2_row(
     model = instantiate(lazy).eval().to(setting.device)
     for norm in (m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)):
         norm.weight.fill_(0.5)  # random weights grow over a hundred layers
+    if fused:
+        replace_poolers(model)
     fix_objects(model, setting)
     size = short_side or setting.resize
     exact = isinstance(size, tuple)

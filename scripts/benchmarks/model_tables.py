@@ -91,6 +91,7 @@ TABLES: dict[str, Table] = {
         "RoI extractors in Mask R-CNN R50-FPN",
         {
             "Mask R-CNN": _d2(_R50_FPN),
+            "Mask R-CNN, poolers replaced": _d2(_R50_FPN, fused=True),
             "multi-scale subnetwork": _d2(
                 "configs/d2/mask_rcnn_multiscale_R_101_FPN_1x.py", **{_DEPTH: 50}
             ),

@@ -12,6 +12,6 @@ if find_spec("detectron2") is None:
 # These are here for their registration.
 from segroi.d2 import backbones, data, gc_net, meta_arch, necks, roi_heads, semantic  # noqa: E402, F401
 from segroi.d2.config import add_segroi_config, load_config  # noqa: E402
-from segroi.d2.poolers import SegroiPooler  # noqa: E402
+from segroi.d2.poolers import SegroiPooler, replace_poolers  # noqa: E402
 
-__all__ = ["SegroiPooler", "add_segroi_config", "load_config"]
+__all__ = ["SegroiPooler", "add_segroi_config", "load_config", "replace_poolers"]

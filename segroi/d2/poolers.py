@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ROIAlign, ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from segroi.d2.convert import boxes_to_rois
-from segroi.modeling.roi_extractors import build_roi_extractor
+from segroi.modeling.roi_extractors import SingleLevelRoIExtractor, build_roi_extractor
 
 ALIGNED = {"ROIAlign": False, "ROIAlignV2": True}
 
@@ -78,6 +79,45 @@ class SegroiPooler(nn.Module):
         if not box_lists:
             return self.extractor(x, x[0].new_zeros(0, 5))
         return self.extractor(x, boxes_to_rois(box_lists))
+
+
+def replace_poolers(model: nn.Module) -> list[str]:
+    """Let segroi pool in a model of Detectron2, wherever a ``ROIPooler`` with RoIAlign does now.
+
+    Numbers, weights and checkpoints stay the same: poolers have no parameters. Other operators
+    (``ROIPool``, rotated boxes) stay, too.
+
+    Args:
+        model: any built model, changed in place.
+
+    Returns:
+        The names of the poolers that were replaced.
+
+    Example:
+        >>> replace_poolers(DefaultPredictor(cfg).model)  # doctest: +SKIP
+        ['roi_heads.box_pooler', 'roi_heads.mask_pooler']
+    """
+    found = [name for name, module in model.named_modules() if _replaceable(module)]
+    for name in found:
+        parent, _, attribute = name.rpartition(".")
+        pooler = model.get_submodule(name)
+        first = pooler.level_poolers[0]
+        extractor = SingleLevelRoIExtractor(
+            pooler.output_size,
+            [level.spatial_scale for level in pooler.level_poolers],
+            sampling_ratio=first.sampling_ratio,
+            aligned=first.aligned,
+            canonical_size=pooler.canonical_box_size,
+            canonical_level=pooler.canonical_level,
+        )
+        setattr(model.get_submodule(parent), attribute, SegroiPooler(extractor=extractor))
+    return found
+
+
+def _replaceable(module: nn.Module) -> bool:
+    return isinstance(module, ROIPooler) and all(
+        type(level) is ROIAlign for level in module.level_poolers
+    )
 
 
 def _options(cfg: CfgNode, name: str) -> dict[str, Any]:

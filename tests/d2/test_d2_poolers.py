@@ -1,10 +1,13 @@
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 
-from segroi.d2 import SegroiPooler, load_config
+from segroi.d2 import SegroiPooler, load_config, replace_poolers
 from segroi.modeling.roi_extractors import GRoIE, SingleLevelRoIExtractor
 
 STRIDES = (4, 8, 16, 32)
@@ -96,3 +99,47 @@ def test_other_pooler_types_are_refused():
     cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIPool"
     with pytest.raises(ValueError, match="ROI_BOX_HEAD.POOLER_TYPE .* got 'ROIPool'"):
         SegroiPooler(cfg, {"p2": ShapeSpec(channels=8, stride=4)}, "ROI_BOX_HEAD")
+
+
+ZOO_POOLERS = {
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x": ["box_pooler", "mask_pooler"],
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x": ["pooler"],
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x": ["box_pooler", "mask_pooler"],
+    "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x": ["box_pooler", "keypoint_pooler"],
+}
+
+
+@pytest.mark.parametrize("name", ZOO_POOLERS)
+def test_models_of_the_zoo_find_the_same_with_segroi(name):
+    cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file(f"{name}.yaml"))
+    cfg.MODEL.DEVICE, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = "cpu", 0.0
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE = 20, 10
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for norm in (m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)):
+        norm.weight.fill_(0.5)  # random weights grow from layer to layer
+    image = [{"image": torch.randint(0, 256, (3, 96, 128)).float()}]
+    with torch.no_grad():
+        expected = model(image)[0]["instances"].get_fields()
+        names = list(model.state_dict())
+        assert replace_poolers(model) == [f"roi_heads.{p}" for p in ZOO_POOLERS[name]]
+        found = model(image)[0]["instances"].get_fields()
+    assert list(model.state_dict()) == names and len(found["scores"])
+    for key, value in expected.items():
+        theirs, ours = (getattr(v, "tensor", v) for v in (value, found[key]))
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert replace_poolers(model) == []
+
+
+def test_poolers_of_other_operators_stay():
+    model = torch.nn.Sequential(
+        ROIPooler(7, [1 / 4, 1 / 8], 0, "ROIPool"),
+        ROIPooler(7, [1 / 4, 1 / 8], 0, "ROIAlignRotated"),
+        ROIPooler(7, [1 / 4, 1 / 8], 2, "ROIAlign", 56, 3),
+    )
+    assert replace_poolers(model) == ["2"]
+    extractor = model[2].extractor
+    assert not extractor.aligned and extractor.sampling_ratio == 2
+    assert (extractor.canonical_size, extractor.canonical_level) == (56, 3)
