@@ -28,7 +28,7 @@ from segroi.tv.postmortem import TrainingStopped, explained, not_finite, step_se
 from segroi.utils.non_finite import names_not_finite
 from segroi.utils.optim import TFRMSprop
 from segroi.utils.progress import Progress, say
-from segroi.utils.provenance import provenance
+from segroi.utils.provenance import write_provenance
 from segroi.utils.safe_files import UnreadableFile, atomic_write
 from segroi.utils.stop_signal import STATUS, StopSignal, leave_sigterm_to_parent
 from segroi.utils.suggest import UsageError
@@ -72,9 +72,8 @@ class Trainer:
         self.iteration = 0
         if resume and self.last_checkpoint():
             self._resume()
-        self.origin = provenance()
         config.save(self.output / "config.yaml")
-        (self.output / "provenance.json").write_text(json.dumps(self.origin, indent=2))
+        self.origin = write_provenance(self.output)
 
     def run(self) -> Path:
         """Train to the end; returns the weights file.
