@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         raise UsageError("--show is for a video or a camera")
     files = list_images(args.source)
-    model, categories = load_for_prediction(args.weights, args.size, args.device)
+    model, categories = load_for_prediction(args.weights, args.size, args.device, args.threshold)
     entries = predict_files(model, categories, files, args.output, args.threshold)
     count = sum(len(entry["instances"]) for entry in entries)
     print(f"{count} objects in {len(files)} images: {args.output} ({PREDICTIONS})")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def _video(args: argparse.Namespace) -> int:
     from segroi.tv.video import FRAMES, predict_video
 
-    model, categories = load_for_prediction(args.weights, args.size, args.device)
+    model, categories = load_for_prediction(args.weights, args.size, args.device, args.threshold)
     target, count, rate = predict_video(
         model, categories, args.source, args.output, args.threshold, args.show
     )

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import RoIHeads
 
+from segroi.modeling.ssd.detector import SSD
 from segroi.tv.evaluate import detect, encode_mask
 from segroi.utils.images import load_image
 from segroi.utils.progress import track
 from segroi.utils.visualisation import draw_instances, save_picture
 
 PREDICTIONS = "predictions.json"
+_MARGIN = 1e-6  # models want more than their threshold, `above` at least as much
 
 
 def predict_files(
@@ -78,6 +81,21 @@ def above(output: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
     """The detections whose score is at least ``threshold``."""
     kept = output["scores"] >= threshold
     return {key: value[kept] for key, value in output.items()}
+
+
+def drop_below(model: nn.Module, threshold: float) -> None:
+    """Let a model leave out what scores less before it makes masks.
+
+    Stronger detections stay as they are: weaker ones suppress nothing.
+
+    Args:
+        model: of this host, or with its parts; changed in place.
+        threshold: as for :func:`above`.
+    """
+    for module in model.modules():
+        name = {RoIHeads: "score_thresh", SSD: "score_threshold"}.get(type(module))
+        if name is not None:
+            setattr(module, name, max(getattr(module, name), threshold - _MARGIN))
 
 
 def describe_instances(found: dict[str, Tensor], names: Sequence[str]) -> list[dict]:
