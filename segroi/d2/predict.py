@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.config import load_config
+from segroi.d2.poolers import with_fast_poolers
 from segroi.d2.trust import load_lazy_config
 
 CONFIG = "config.yaml"
@@ -89,6 +90,7 @@ def load_run(
         resize = transforms.ResizeShortestEdge([sizes[0], sizes[0]], sizes[1])
         detector = Detector(build_model(cfg), resize, cfg.INPUT.FORMAT)
     SafeCheckpointer(detector.model).load(str(weights))
+    with_fast_poolers(detector)
     for module in detector.modules():
         if isinstance(module, FastRCNNOutputLayers):
             module.test_score_thresh = max(module.test_score_thresh, threshold - 1e-6)
