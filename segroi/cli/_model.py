@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segroi.utils.suggest import UsageError
 
@@ -47,6 +47,16 @@ def load_for_prediction(
     model, names = load_run(weights, chosen, threshold)
     drop_below(model, threshold)
     return model, [{"name": name} for name in names]
+
+
+def load_detector(*arguments: Any) -> tuple[nn.Module, list[dict]]:
+    """As :func:`load_for_prediction`, of models that find instances."""
+    from segroi.tv.predict import is_semantic
+
+    model, categories = load_for_prediction(*arguments)
+    if is_semantic(model):
+        raise UsageError(f"{arguments[0]} segments classes, not instances: segroi predict draws it")
+    return model, categories
 
 
 def _load_onnx(path: Path, size: int | None, device: str) -> tuple[nn.Module, list[dict]]:

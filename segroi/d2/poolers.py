@@ -10,7 +10,7 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from segroi._extension import is_built
+from segroi import build_info
 from segroi.d2.convert import boxes_to_rois
 from segroi.modeling.roi_extractors import SingleLevelRoIExtractor, build_roi_extractor
 
@@ -117,7 +117,7 @@ def replace_poolers(model: nn.Module) -> list[str]:
 
 def with_fast_poolers(model: nn.Module, wanted: bool = True) -> nn.Module:
     """The model, its poolers replaced where that is wanted and the operators are compiled."""
-    if wanted and is_built():
+    if wanted and build_info()["built"]:
         replace_poolers(model)
     return model
 

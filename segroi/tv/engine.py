@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from segroi.tv.checkpoint import describe, load_checkpoint, load_state, save_checkpoint
 from segroi.tv.config import TrainConfig
-from segroi.tv.data import CocoDataset, IterationSampler, Target, collate
+from segroi.tv.data import IterationSampler, Target, collate
 from segroi.tv.models import build_model, find_model, model_arguments
 from segroi.tv.postmortem import TrainingStopped, explained, not_finite, step_seed
 from segroi.utils.non_finite import names_not_finite
@@ -58,7 +58,7 @@ class Trainer:
         self.config = config
         self.output = _output_folder(config.output, resume)
         self.device = pick_device(config.device)
-        self.dataset = CocoDataset(config.data, config.images)
+        self.dataset = find_model(config.model).dataset(config.data, config.images)
         if self.dataset.annotated() == 0:
             raise UsageError(f"{config.data}: no instance to learn from (all empty or crowd)")
         torch.manual_seed(config.seed)

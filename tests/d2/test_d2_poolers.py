@@ -148,7 +148,7 @@ def test_poolers_of_other_operators_stay():
 @pytest.mark.parametrize("built", [True, False])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_launchers_replace_poolers_where_the_operators_are_compiled(built, wanted, monkeypatch):
-    monkeypatch.setattr(poolers, "is_built", lambda: built)
+    monkeypatch.setattr(poolers, "build_info", lambda: {"built": built})
     model = torch.nn.Sequential(ROIPooler(7, [1 / 4, 1 / 8], 0, "ROIAlignV2"))
     assert poolers.with_fast_poolers(model, wanted) is model
     assert isinstance(model[0], SegroiPooler) is (built and wanted)

@@ -111,8 +111,7 @@ def test_train_step_and_prediction(name):
 def test_agrees_with_the_model_outside_detectron2():
     hosted = build("mobilenet_fcn8").eval()
     alone = build_low_cost_segmenter(steps=2, depth_multiplier=0.5).eval()
-    alone.encoder.load_state_dict(hosted.backbone.state_dict())
-    alone.decoder.load_state_dict(hosted.sem_seg_head.state_dict())
+    alone.load_state_dict(hosted.state_dict())
     one = sample()
     one["height"], one["width"] = one["image"].shape[-2:]
     with torch.no_grad():
