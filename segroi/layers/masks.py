@@ -18,6 +18,7 @@ def paste_masks(
     threshold: float = 0.0,
     max_bytes: int = 1 << 28,
     out: Tensor | None = None,
+    index: Tensor | None = None,
 ) -> Tensor:
     """Masks of whole images from logits of regions.
 
@@ -32,9 +33,11 @@ def paste_masks(
         threshold: logits above it are foreground; 0 is a probability of 1/2.
         max_bytes: memory for intermediate values.
         out: bool Tensor[K, H, W] to write into, false where nothing is written.
+        index: int64 Tensor[K], the masks of ``out`` to write, each but once; ``out`` may then
+            have more than K.
 
     Returns:
-        bool Tensor[K, H, W].
+        ``out``, or a new bool Tensor[K, H, W].
     """
     height, width = image_size
     if out is None:
@@ -46,7 +49,15 @@ def paste_masks(
     logits, regions = logits.detach().float(), regions.detach().float()
     for start in range(0, len(logits), chunk):
         part = slice(start, start + chunk)
-        _paste_chunk(logits[part], regions[part], out[part], threshold)
+        if index is None:
+            _paste_chunk(logits[part], regions[part], out[part], threshold)
+        elif chunk == 1:
+            place = int(index[start])
+            _paste_chunk(logits[part], regions[part], out[place : place + 1], threshold)
+        else:
+            masks = out[index[part]]
+            _paste_chunk(logits[part], regions[part], masks, threshold)
+            out[index[part]] = masks
     return out
 
 
@@ -62,8 +73,19 @@ def _paste_chunk(logits: Tensor, regions: Tensor, out: Tensor, threshold: float)
     rows, inside_y = interpolation_weights(regions[:, 1], regions[:, 3], y0, y1, logits.shape[1])
     columns, inside_x = interpolation_weights(regions[:, 0], regions[:, 2], x0, x1, logits.shape[2])
     values = rows @ logits @ columns.transpose(1, 2)
-    inside = inside_y[:, :, None] & inside_x[:, None, :]
-    out[:, y0:y1, x0:x1] |= (values > threshold) & inside
+    out = out[:, y0:y1, x0:x1]
+    if len(out) == 1:  # the pixels of one region are a rectangle
+        (top, bottom), (left, right) = _extent(inside_y[0]), _extent(inside_x[0])
+        rectangle = values[:, top:bottom, left:right]
+        torch.gt(rectangle, threshold, out=out[:, top:bottom, left:right])
+    else:
+        out |= (values > threshold) & inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def _extent(inside: Tensor) -> tuple[int, int]:
+    """Begin and end of the one run of trues."""
+    begin = int(inside.int().argmax())
+    return begin, begin + int(inside.sum())
 
 
 def interpolation_weights(

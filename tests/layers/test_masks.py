@@ -29,6 +29,15 @@ def test_paste_clips_regions_and_writes_into_out():
     assert paste_masks(logits[:0], regions[:0], (10, 20)).shape == (0, 10, 20)
 
 
+def test_paste_writes_chosen_masks_of_out():
+    logits, regions = torch.randn(3, 4, 4), torch.tensor([[-3.0, 2.2, 9.7, 8.0]] * 3)
+    expected = torch.zeros(5, 10, 20, dtype=torch.bool)
+    expected[[4, 0, 2]] = paste_masks(logits, regions, (10, 20))
+    out, index = torch.zeros_like(expected), torch.tensor([4, 0, 2])
+    assert paste_masks(logits, regions, (10, 20), out=out, index=index) is out
+    assert torch.equal(out, expected) and expected.any()
+
+
 def test_paste_of_a_whole_chunk_equals_one_by_one(monkeypatch):
     from segroi.layers import masks as module
 

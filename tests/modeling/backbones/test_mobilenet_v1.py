@@ -29,6 +29,15 @@ def test_same_padding(size, kernel, stride):
     assert conv(x).shape[-2:] == (-(-size // stride), -(-(size + 1) // stride))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (8, 9), (9, 8), (1, 2)])
+def test_same_padding_of_depthwise_convolutions_without_a_padded_copy(size):
+    conv = SameConv2d(16, 16, 3, 2, groups=16)
+    x = torch.randn(2, 16, *size).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        found = conv(x)
+    assert torch.allclose(found, conv(x), rtol=0, atol=1e-6)
+
+
 def test_counts():
     with torch.device("meta"):
         assert slim_count(MobileNetV1(1.0)) == 3_228_864
