@@ -19,6 +19,9 @@ def test_demo_on_torchvision_runs_through(tmp_path, capsys):
     run = tmp_path / "run-tv"
     assert set(read_evaluation(run)) == set(read_evaluation(run / "before")) == {"box", "mask"}
     assert (run / "report.html").stat().st_size > 100_000
+    assert "SSD-ISB beside it" in (run / "report.html").read_text()
+    assert set(read_evaluation(tmp_path / "run-ssd-isb")) == {"box", "mask"}
+    assert len(list((tmp_path / "compare" / "pictures").glob("*.png"))) == 4
     assert "mask AP" in capsys.readouterr().out
 
 
