@@ -14,7 +14,6 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 OPTIONAL = ("onnxruntime", "onnx", "scikit-learn", "tensorboard", "hypothesis")
 REQUIRED = (
