@@ -26,10 +26,17 @@ from segroi.d2.accumulation import build_step_trainer
 from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.launch import invoke
+from segroi.d2.poolers import with_fast_poolers
 from segroi.d2.predict import save_categories
 from segroi.d2.report import TimedLoader, write_report
 from segroi.d2.survival import StopOnSigterm, refuse_live_folder, surviving_run
 from segroi.d2.trust import load_lazy_config
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """``cfg.model``; segroi pools in it unless ``train.replace_poolers`` is False."""
+    model = instantiate(cfg.model).to(cfg.train.device)
+    return with_fast_poolers(model, cfg.train.get("replace_poolers", True))
 
 
 def do_test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
@@ -47,7 +54,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> dict[str, Any]:
     Returns:
         The results of the evaluation after the last iteration.
     """
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = build_model(cfg)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
@@ -112,7 +119,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         refuse_live_folder(cfg.train.output_dir)
     default_setup(cfg, args)
     if args.eval_only:
-        model = create_ddp_model(instantiate(cfg.model).to(cfg.train.device), **cfg.train.ddp)
+        model = create_ddp_model(build_model(cfg), **cfg.train.ddp)
         checkpointer = SafeCheckpointer(model, **_reading(args))
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=False)
         results = do_test(cfg, model)

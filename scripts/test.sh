@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
-source scripts/setup_env.sh test,dev auto
+source scripts/setup_env.sh test,dev,docs auto
 ruff check .
 ruff format --check .
 git ls-files 'csrc/*' | grep -E '\.(cpp|h|cu|cuh)$' | xargs -r clang-format --dry-run --Werror

@@ -27,6 +27,7 @@ from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.data import apply_data_arguments
 from segroi.d2.evaluation import build_evaluator
 from segroi.d2.launch import invoke
+from segroi.d2.poolers import with_fast_poolers
 from segroi.d2.predict import save_categories
 from segroi.d2.report import TimedLoader, write_report
 from segroi.d2.solver import build_optimizer
@@ -55,6 +56,11 @@ class Trainer(DefaultTrainer):
             self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **self.reading
         )
         return [*super().build_hooks(), StopOnSigterm(self.checkpointer)]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Detectron2's model; segroi pools in it unless ``MODEL.REPLACE_POOLERS`` is off."""
+        return with_fast_poolers(super().build_model(cfg), cfg.MODEL.REPLACE_POOLERS)
 
     @classmethod
     def build_evaluator(

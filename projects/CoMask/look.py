@@ -4,6 +4,9 @@
     python projects/CoMask/look.py --config-file configs/quick/comask_small.py \
         --weights output/comask_small/model_final.pth \
         --data-json annotations.json --images photographs --output output/comask_small/look
+
+Without --data-json it takes the config's data. Each choice of box gets a folder with its numbers,
+for scripts/record_runs.py.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from torch import Tensor
 
 from segroi.d2.comask_picture import dense_box_picture
 from segroi.d2.data import add_data_arguments, apply_data_arguments
-from segroi.utils.project_results import record
+from segroi.d2.report import KINDS
+from segroi.utils.provenance import write_provenance
+from segroi.utils.run_record import EVALUATION, Evaluation
 
 # How one box is made of the cells' boxes [K, P, 4] and their confidence [K, P].
 CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -39,7 +44,7 @@ CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def compare(cfg: DictConfig, model: GeneralizedRCNN) -> dict[str, dict[str, float]]:
+def compare(cfg: DictConfig, model: GeneralizedRCNN) -> dict[str, Evaluation]:
     """AP, AP50, AP75 of the averaged boxes (and their masks) and of every other choice of box."""
     loader = instantiate(cfg.dataloader.test)
     name = cfg.dataloader.test.dataset.names
@@ -60,7 +65,10 @@ def compare(cfg: DictConfig, model: GeneralizedRCNN) -> dict[str, dict[str, floa
     results = {}
     for choice, evaluator in evaluators.items():
         scores = evaluator.evaluate()
-        results[choice] = {f"{t} {m}": scores[t][m] for t in scores for m in ("AP", "AP50", "AP75")}
+        results[choice] = {
+            KINDS[task]: {m: values[m] / 100 for m in ("AP", "AP50", "AP75")}
+            for task, values in scores.items()
+        }
     return results
 
 
@@ -74,6 +82,13 @@ def _with_boxes(found: Instances, choice: str) -> Instances:
     else:
         output.pred_masks = found.pred_masks
     return output
+
+
+def write(folder: Path, evaluation: Evaluation) -> None:
+    """Leave the numbers of one choice as a run's folder holds them."""
+    folder.mkdir(exist_ok=True)
+    (folder / EVALUATION).write_text(json.dumps(evaluation, indent=2))
+    write_provenance(folder)
 
 
 def draw(cfg: DictConfig, model: GeneralizedRCNN, folder: Path, count: int) -> None:
@@ -91,7 +106,6 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--pictures", type=int, default=4)
-    parser.add_argument("--record", action="store_true", help="write into results.json")
     add_data_arguments(parser)
     args = parser.parse_args()
     cfg = LazyConfig.load(args.config_file)
@@ -101,19 +115,13 @@ def main() -> None:
     DetectionCheckpointer(model).load(args.weights)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    results = compare(cfg, model)
-    (folder / "boxes.json").write_text(json.dumps(results, indent=1))
-    for choice, values in results.items():
-        print(f"{choice:26s}", "  ".join(f"{k} {v:.1f}" for k, v in values.items()))
-    if args.record:
-        metrics = [f"{task} {m}" for task in ("bbox", "segm") for m in ("AP", "AP50", "AP75")]
-        rows = {k: [_rounded(v.get(m)) for m in metrics] for k, v in results.items()}
-        record(Path(__file__).with_name("results.json"), "boxes", rows)
+    for choice, evaluation in compare(cfg, model).items():
+        write(folder / choice.replace(" ", "_"), evaluation)
+        numbers = (
+            f"{kind} {m} {100 * v:.1f}" for kind in evaluation for m, v in evaluation[kind].items()
+        )
+        print(f"{choice:26s}", "  ".join(numbers))
     draw(cfg, model, folder, args.pictures)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
 
 
 if __name__ == "__main__":

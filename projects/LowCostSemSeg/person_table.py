@@ -117,7 +117,7 @@ def run_cell(args: argparse.Namespace, decoder: str, background: float, rate: in
         **DECODERS[decoder],
     )
     if args.weights:
-        load_imagenet(model.encoder, torch.load(args.weights, weights_only=True))
+        load_imagenet(model.backbone, torch.load(args.weights, weights_only=True))
     model.to(args.device)
     data = crops(args, background)
     train(model, data["train"], args)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segroi.utils.suggest import UsageError
 
@@ -15,7 +15,7 @@ ONNX = ".onnx"
 
 
 def load_for_prediction(
-    path: str, size: int | None = None, device: str = ""
+    path: str, size: int | None = None, device: str = "", threshold: float = 0.0
 ) -> tuple[nn.Module, list[dict]]:
     """The model and its categories.
 
@@ -24,9 +24,11 @@ def load_for_prediction(
             or an ONNX file of ``segroi export``.
         size: short side in px that images are resized to, if other than in training.
         device: "cpu", "cuda", ...; default: the GPU where there is one.
+        threshold: no detection with a lower score is wanted: time for its mask is saved.
     """
     from segroi.tv.checkpoint import load_model
     from segroi.tv.engine import pick_device
+    from segroi.tv.predict import drop_below
     from segroi.tv.run import weights_of
 
     weights = weights_of(path)
@@ -36,13 +38,25 @@ def load_for_prediction(
     if not (weights.parent / D2_CATEGORIES).exists():
         overrides = {} if size is None else {"size": size}
         model, info = load_model(weights, **overrides)
+        drop_below(model, threshold)
         return model.to(chosen), info["categories"]
     if size is not None:
         raise UsageError("--size is for weights of torchvision: a run of Detectron2 has its own")
     from segroi.d2.predict import load_run
 
-    model, names = load_run(weights, chosen)
+    model, names = load_run(weights, chosen, threshold)
+    drop_below(model, threshold)
     return model, [{"name": name} for name in names]
+
+
+def load_detector(*arguments: Any) -> tuple[nn.Module, list[dict]]:
+    """As :func:`load_for_prediction`, of models that find instances."""
+    from segroi.tv.predict import is_semantic
+
+    model, categories = load_for_prediction(*arguments)
+    if is_semantic(model):
+        raise UsageError(f"{arguments[0]} segments classes, not instances: segroi predict draws it")
+    return model, categories
 
 
 def _load_onnx(path: Path, size: int | None, device: str) -> tuple[nn.Module, list[dict]]:

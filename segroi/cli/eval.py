@@ -1,4 +1,4 @@
-"""Evaluate a trained model: COCO's twelve numbers for boxes and masks.
+"""Evaluate a trained model: COCO's twelve numbers for boxes and masks, or the IoU of classes.
 
 segroi eval --weights runs/mine/model_final.pth --data val.json --images DIR
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this subcommand's options."""
     add = parser.add_argument
     add("--weights", required=True, metavar="FILE", help="what segroi train wrote (or its folder)")
-    add("--data", metavar="JSON", help="COCO-format annotations (default: those of training)")
+    add("--data", metavar="JSON", help="annotations or label maps (default: those of training)")
     add("--images", metavar="DIR", help="their images")
     add("--output", metavar="DIR", help="default: evaluation-<data> beside the weights")
     add("--size", type=int, metavar="PX", help="short side, if other than in training")
@@ -47,10 +47,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(numbers, indent=2))
         return 0
-    print(f"{'':5s}" + "".join(f"{name:>7s}" for name in METRICS))
-    for kind, values in numbers.items():
-        cells = (f"{100 * values[n]:7.1f}" if values[n] >= 0 else f"{'-':>7s}" for n in METRICS)
-        print(f"{kind:5s}" + "".join(cells))
+    if "IoU" in numbers:  # semantic segmentation
+        for name, value in {**numbers["IoU"], **numbers["all"]}.items():
+            print(f"{name:16s}{100 * value:7.1f}")
+    else:
+        print(f"{'':5s}" + "".join(f"{name:>7s}" for name in METRICS))
+        for kind, values in numbers.items():
+            cells = (f"{100 * values[n]:7.1f}" if values[n] >= 0 else f"{'-':>7s}" for n in METRICS)
+            print(f"{kind:5s}" + "".join(cells))
     print(f"report {output / REPORT}")
     return 0
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict and tell where the pictures are."""
     if not 0 <= args.threshold <= 1:
         raise UsageError(f"--threshold must be in 0..1, got {args.threshold}")
-    from segroi.tv.predict import PREDICTIONS, predict_files
+    from segroi.tv.predict import CONTENT, PREDICTIONS, is_semantic, predict_files
     from segroi.utils.images import list_images
     from segroi.utils.video import is_video
 
@@ -40,17 +40,18 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         raise UsageError("--show is for a video or a camera")
     files = list_images(args.source)
-    model, categories = load_for_prediction(args.weights, args.size, args.device)
+    model, categories = load_for_prediction(args.weights, args.size, args.device, args.threshold)
     entries = predict_files(model, categories, files, args.output, args.threshold)
-    count = sum(len(entry["instances"]) for entry in entries)
-    print(f"{count} objects in {len(files)} images: {args.output} ({PREDICTIONS})")
+    count = sum(len(entry[CONTENT[is_semantic(model)]]) for entry in entries)
+    what = "classes" if is_semantic(model) else "objects"
+    print(f"{count} {what} in {len(files)} images: {args.output} ({PREDICTIONS})")
     return 0
 
 
 def _video(args: argparse.Namespace) -> int:
     from segroi.tv.video import FRAMES, predict_video
 
-    model, categories = load_for_prediction(args.weights, args.size, args.device)
+    model, categories = load_for_prediction(args.weights, args.size, args.device, args.threshold)
     target, count, rate = predict_video(
         model, categories, args.source, args.output, args.threshold, args.show
     )

@@ -101,9 +101,9 @@ class ShardPredictor:
     """
 
     def __init__(self, weights: str, device: str, size: int | None, threshold: float) -> None:
-        from segroi.cli._model import load_for_prediction
+        from segroi.cli._model import load_detector
 
-        self.model, self.categories = load_for_prediction(weights, size, device)
+        self.model, self.categories = load_detector(weights, size, device, threshold)
         self.threshold = threshold
 
     def __call__(self, files: Sequence[str]) -> Iterator[dict]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from segroi.cli._model import load_for_prediction
+from segroi.cli._model import load_detector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from segroi.cli._page import build_page, import_gradio
 
     gradio = import_gradio()  # before the weights are read
-    model, categories = load_for_prediction(args.weights, args.size, args.device)
+    model, categories = load_detector(args.weights, args.size, args.device)
     page = build_page(model, categories)
     print(f"http://{args.host}:{args.port} (Ctrl-C stops it)", flush=True)
     page.launch(

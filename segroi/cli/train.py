@@ -17,7 +17,7 @@ from segroi.utils.suggest import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this subcommand's options."""
     add = parser.add_argument
-    add("--data", metavar="JSON", help="COCO-format annotations to train on")
+    add("--data", metavar="JSON", help="COCO-format annotations to train on, or label maps' folder")
     add("--images", metavar="DIR", help="their images")
     add("--val-data", metavar="JSON", help="annotations to evaluate on after training")
     add("--val-images", metavar="DIR", help="their images (default: --images)")
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from segroi.cli._systems import check_name
     from segroi.tv.postmortem import TrainingStopped
     from segroi.tv.run import train
+    from segroi.tv.semantic import read_semantic
     from segroi.utils.run_report import REPORT, read_evaluation
 
     config = load_arguments(args)
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         return error.status
     for kind, numbers in read_evaluation(weights.parent).items():
         print(f"{kind:5s} AP {100 * numbers['AP']:.1f}  AP50 {100 * numbers['AP50']:.1f}")
+    for name, value in read_semantic(weights.parent).get("all", {}).items():
+        print(f"{name:6s} {100 * value:.1f}")
     print(f"weights {weights}\nreport  {weights.parent / REPORT}")
     return 0
 

@@ -84,6 +84,9 @@ def _check_plain(path: Path, below: tuple[Path, ...]) -> None:
 
 
 def _add_extractor_config(cfg: CfgNode) -> None:
+    # Whether train_net.py lets segroi pool wherever Detectron2's ROIPooler with RoIAlign would: the
+    # same numbers sooner.
+    cfg.MODEL.REPLACE_POOLERS = True
     # RoI extractor of ExtractorROIHeads: "SingleLevelRoIExtractor", "GRoIE" or
     # "MultiScaleSubnetwork"; "" for Detectron2's own ROIPooler. Box and mask do not share weights.
     # POOLER_RESOLUTION, POOLER_SAMPLING_RATIO and POOLER_TYPE keep their meaning.

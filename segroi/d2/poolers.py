@@ -10,6 +10,7 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from segroi import build_info
 from segroi.d2.convert import boxes_to_rois
 from segroi.modeling.roi_extractors import SingleLevelRoIExtractor, build_roi_extractor
 
@@ -112,6 +113,13 @@ def replace_poolers(model: nn.Module) -> list[str]:
         )
         setattr(model.get_submodule(parent), attribute, SegroiPooler(extractor=extractor))
     return found
+
+
+def with_fast_poolers(model: nn.Module, wanted: bool = True) -> nn.Module:
+    """The model, its poolers replaced where that is wanted and the operators are compiled."""
+    if wanted and build_info()["built"]:
+        replace_poolers(model)
+    return model
 
 
 def _replaceable(module: nn.Module) -> bool:

@@ -11,11 +11,13 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog, transforms
 from detectron2.modeling import build_model
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.config import load_config
+from segroi.d2.poolers import with_fast_poolers
 from segroi.d2.trust import load_lazy_config
 
 CONFIG = "config.yaml"
@@ -62,12 +64,15 @@ class Detector(nn.Module):
         return {"image": tensor, "height": pixels.shape[0], "width": pixels.shape[1]}
 
 
-def load_run(weights: str | Path, device: str | torch.device = "cpu") -> tuple[Detector, list[str]]:
+def load_run(
+    weights: str | Path, device: str | torch.device = "cpu", threshold: float = 0.0
+) -> tuple[Detector, list[str]]:
     """Load what a launcher left; neither its config nor its weights can run code.
 
     Args:
         weights: a checkpoint in the folder of the run, beside its ``config.yaml``.
         device: where to run.
+        threshold: heads leave out detections that score less, before they make masks.
 
     Returns:
         The detector in eval mode, and the names of its categories in the order of the labels.
@@ -85,6 +90,10 @@ def load_run(weights: str | Path, device: str | torch.device = "cpu") -> tuple[D
         resize = transforms.ResizeShortestEdge([sizes[0], sizes[0]], sizes[1])
         detector = Detector(build_model(cfg), resize, cfg.INPUT.FORMAT)
     SafeCheckpointer(detector.model).load(str(weights))
+    with_fast_poolers(detector)
+    for module in detector.modules():
+        if isinstance(module, FastRCNNOutputLayers):
+            module.test_score_thresh = max(module.test_score_thresh, threshold - 1e-6)
     return detector.eval(), json.loads((folder / CATEGORIES).read_text())
 
 

@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from segroi.utils.coco import load_coco
-from segroi.utils.provenance import provenance
+from segroi.utils.provenance import PROVENANCE, provenance, write_provenance
 from segroi.utils.report import table
 from segroi.utils.run_record import Truth, read_rows, record_evaluation
 from segroi.utils.run_report import report_run
@@ -71,6 +71,8 @@ def write_report(output: str | Path, dataset: str, results: Mapping[str, Any], n
         title = f"{name} on {data.parent.name}/{data.name}"
         taken = json.loads(seconds.read_text()) if seconds.exists() else None
         record_evaluation(output, truth, json.loads(found.read_text()), kinds, taken)
+    if not (output / PROVENANCE).exists():  # no training came before
+        write_provenance(output)
     more = {} if truth else {"Results": _numbers(results)}
     report_run(output, title, read_rows(output), truth, provenance(), more=more)
 

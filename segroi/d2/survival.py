@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,9 @@ from detectron2.utils import comm
 from torch import nn
 
 from segroi.d2.postmortem import postmortem
-from segroi.utils.provenance import provenance
+from segroi.utils.provenance import write_provenance
 from segroi.utils.run_folder import run_folder
 from segroi.utils.stop_signal import STATUS, StopSignal
-
-PROVENANCE = "provenance.json"
 
 
 class StopOnSigterm(HookBase):
@@ -61,6 +58,5 @@ def surviving_run(model: nn.Module, folder: str | Path) -> Iterator[None]:
         yield
         return
     with run_folder(folder), postmortem(model, folder):
-        content = json.dumps(provenance(), indent=2)
-        (Path(folder) / PROVENANCE).write_text(content)
+        write_provenance(folder)
         yield

@@ -49,7 +49,7 @@ class CocoDataset(Dataset):
         images: str | Path,
         categories: Sequence[dict] | None = None,
     ) -> None:
-        self.coco = load_coco(annotations)
+        self.file, self.coco = Path(annotations), load_coco(annotations)
         self.folder = existing_folder(images, "image folder")
         self.image_ids = sorted(self.coco.imgs)
         own = [{"id": c["id"], "name": c["name"]} for _, c in sorted(self.coco.cats.items())]
@@ -79,6 +79,18 @@ class CocoDataset(Dataset):
     def annotated(self) -> int:
         """Number of instances that can be learnt from."""
         return sum(map(_usable, self.coco.anns.values()))
+
+    def summary(self, target: Target) -> dict[str, object]:
+        """What a post-mortem tells of an image."""
+        boxes = target["boxes"]
+        sides = (boxes[:, 2:] - boxes[:, :2]).flatten()
+        return {
+            "file": self.coco.imgs[int(target["image_id"])]["file_name"],
+            "instances": len(boxes),
+            "boxes": [[round(v, 2) for v in box] for box in boxes.tolist()],
+            "smallest_side_px": float(sides.min()) if len(boxes) else None,
+            "largest_side_px": float(sides.max()) if len(boxes) else None,
+        }
 
     def category_id(self, label: int) -> int:
         """The file's category id of a label (1..C)."""

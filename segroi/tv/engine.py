@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 
 from segroi.tv.checkpoint import describe, load_checkpoint, load_state, save_checkpoint
 from segroi.tv.config import TrainConfig
-from segroi.tv.data import CocoDataset, IterationSampler, Target, collate
+from segroi.tv.data import IterationSampler, Target, collate
 from segroi.tv.models import build_model, find_model, model_arguments
 from segroi.tv.postmortem import TrainingStopped, explained, not_finite, step_seed
 from segroi.utils.non_finite import names_not_finite
 from segroi.utils.optim import TFRMSprop
 from segroi.utils.progress import Progress, say
-from segroi.utils.provenance import provenance
+from segroi.utils.provenance import write_provenance
 from segroi.utils.safe_files import UnreadableFile, atomic_write
 from segroi.utils.stop_signal import STATUS, StopSignal, leave_sigterm_to_parent
 from segroi.utils.suggest import UsageError
@@ -58,7 +58,7 @@ class Trainer:
         self.config = config
         self.output = _output_folder(config.output, resume)
         self.device = pick_device(config.device)
-        self.dataset = CocoDataset(config.data, config.images)
+        self.dataset = find_model(config.model).dataset(config.data, config.images)
         if self.dataset.annotated() == 0:
             raise UsageError(f"{config.data}: no instance to learn from (all empty or crowd)")
         torch.manual_seed(config.seed)
@@ -72,9 +72,8 @@ class Trainer:
         self.iteration = 0
         if resume and self.last_checkpoint():
             self._resume()
-        self.origin = provenance()
         config.save(self.output / "config.yaml")
-        (self.output / "provenance.json").write_text(json.dumps(self.origin, indent=2))
+        self.origin = write_provenance(self.output)
 
     def run(self) -> Path:
         """Train to the end; returns the weights file.

@@ -3,7 +3,8 @@
 Every model is called as torchvision's detection models are: ``model(images, targets)`` gives a
 dict of losses in training, ``model(images)`` a list of dicts at test (``boxes``, ``labels``,
 ``scores`` and, with masks, ``masks`` ``[N, 1, H, W]`` in 0..1, in the frame of the image as given).
-That is all that the training loop, evaluation and prediction ask for.
+Models of semantic segmentation give ``semantic``, the class of each pixel, instead. That is all
+that the training loop, evaluation and prediction ask for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from pathlib import Path
 from torch import nn
 
 from segroi.tv.backbones import load_backbone_weights
+from segroi.tv.data import CocoDataset
 from segroi.tv.rcnn import rcnn
+from segroi.tv.semantic import build_semantic, load_encoder
+from segroi.tv.semantic_data import LabelDataset
 from segroi.tv.ssd_isb import build_ssd_isb, load_mobilenet_v1
 from segroi.utils.suggest import UsageError, unknown
 
@@ -29,7 +33,8 @@ class Entry:
         build: ``build(num_classes, **arguments)`` gives the model.
         summary: one line for ``segroi models``.
         arguments: what this name gives to ``build`` unless told otherwise.
-        kinds: what it predicts.
+        kinds: what it predicts: "box", "mask", or "semantic" alone.
+        dataset: ``dataset(data, images, categories)`` reads what it learns from.
         load_backbone: ``load_backbone(model.backbone, path)`` reads ImageNet weights.
     """
 
@@ -38,6 +43,12 @@ class Entry:
     arguments: Mapping[str, object] = field(default_factory=dict)
     kinds: tuple[str, ...] = ("box", "mask")
     load_backbone: Callable[[nn.Module, str | Path], None] = load_backbone_weights
+    dataset: Callable[..., CocoDataset | LabelDataset] = CocoDataset
+
+
+def _semantic(summary: str, **arguments: object) -> Entry:
+    kinds = ("semantic",)
+    return Entry(build_semantic, summary, arguments, kinds, load_encoder, LabelDataset)
 
 
 MODELS: dict[str, Entry] = {
@@ -62,6 +73,10 @@ MODELS: dict[str, Entry] = {
         "SSD-ISB, one branch for all boxes",
         {"family": "single_branch"},
         load_backbone=load_mobilenet_v1,
+    ),
+    "mobilenet_v1_fcn": _semantic("Semantic segmentation, MobileNet-v1 with an FCN decoder"),
+    "squeezenet_fcn": _semantic(
+        "Semantic segmentation, SqueezeNet with an FCN decoder", encoder="squeezenet", steps=1
     ),
 }
 

@@ -67,7 +67,7 @@ def not_finite(
         "iteration": trainer.iteration,
         "losses": {k: v if math.isfinite(v) else str(v) for k, v in losses.items()},
         "first_not_finite": first,
-        "images": [_summary(trainer, t) for _, targets in batches for t in targets],
+        "images": [trainer.dataset.summary(t) for _, targets in batches for t in targets],
         "parameters_not_finite": names_not_finite(dict(trainer.model.named_parameters())),
         "gradients_not_finite": bad_gradients,
         "last_good_checkpoint": str(kept) if kept else None,
@@ -168,15 +168,3 @@ def _verdict(first: Mapping[str, Any] | None) -> str:
         whose = "its weights are not either"
     name = f"{first['module']} ({first['kind']})"
     return f"The first output that is not finite is that of {name}: {whose}."
-
-
-def _summary(trainer: Trainer, target: Mapping[str, Tensor]) -> dict[str, Any]:
-    boxes = target["boxes"]
-    sides = (boxes[:, 2:] - boxes[:, :2]).flatten()
-    return {
-        "file": trainer.dataset.coco.imgs[int(target["image_id"])]["file_name"],
-        "instances": len(boxes),
-        "boxes": [[round(v, 2) for v in box] for box in boxes.tolist()],
-        "smallest_side_px": float(sides.min()) if len(boxes) else None,
-        "largest_side_px": float(sides.max()) if len(boxes) else None,
-    }

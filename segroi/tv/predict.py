@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import RoIHeads
 
+from segroi.modeling.ssd.detector import SSD
 from segroi.tv.evaluate import detect, encode_mask
+from segroi.tv.semantic import SemanticSegmenter, segment_pixels, shares
 from segroi.utils.images import load_image
 from segroi.utils.progress import track
 from segroi.utils.visualisation import draw_instances, save_picture
 
 PREDICTIONS = "predictions.json"
+CONTENT = {False: "instances", True: "classes"}  # of an entry of PREDICTIONS
+_MARGIN = 1e-6  # models want more than their threshold, `above` at least as much
 
 
 def predict_files(
@@ -35,18 +40,19 @@ def predict_files(
         threshold: detections with a lower score are left out.
 
     Returns:
-        What ``predictions.json`` holds: for each file its size and its instances.
+        What ``predictions.json`` holds: for each file its size and its ``instances``, or the
+        ``classes`` of its pixels.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     entries = []
     for file in track(files, "predict"):
         pixels = load_image(file)
-        picture, instances = predict_pixels(model, categories, pixels, threshold)
+        picture, found = predict_pixels(model, categories, pixels, threshold)
         drawn = save_picture(output / f"{file.name}.png", picture)
         height, width = pixels.shape[:2]
         entry = {"file": str(file), "picture": str(drawn), "height": height, "width": width}
-        entries.append({**entry, "instances": instances})
+        entries.append({**entry, CONTENT[is_semantic(model)]: found})
     (output / PREDICTIONS).write_text(json.dumps(entries, indent=1))
     return entries
 
@@ -64,8 +70,11 @@ def predict_pixels(
 
     Returns:
         The picture with masks, boxes and names, uint8 ``[h, w, 3]``, and the instances as
-        :func:`describe_instances` gives them.
+        :func:`describe_instances` gives them; of semantic segmentation the classes' shares.
     """
+    if is_semantic(model):
+        picture, labels = segment_pixels(model, categories, pixels)
+        return picture, shares(labels, categories)
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     found = above(detect(model, [image])[0], threshold)
     names = [categories[label - 1]["name"] for label in found["labels"].tolist()]
@@ -74,10 +83,30 @@ def predict_pixels(
     return drawn, describe_instances(found, names)
 
 
+def is_semantic(model: nn.Module) -> bool:
+    """Whether a model gives classes of pixels instead of instances."""
+    return isinstance(model, SemanticSegmenter)
+
+
 def above(output: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
     """The detections whose score is at least ``threshold``."""
     kept = output["scores"] >= threshold
     return {key: value[kept] for key, value in output.items()}
+
+
+def drop_below(model: nn.Module, threshold: float) -> None:
+    """Let a model leave out what scores less before it makes masks.
+
+    Stronger detections stay as they are: weaker ones suppress nothing.
+
+    Args:
+        model: of this host, or with its parts; changed in place.
+        threshold: as for :func:`above`.
+    """
+    for module in model.modules():
+        name = {RoIHeads: "score_thresh", SSD: "score_threshold"}.get(type(module))
+        if name is not None:
+            setattr(module, name, max(getattr(module, name), threshold - _MARGIN))
 
 
 def describe_instances(found: dict[str, Tensor], names: Sequence[str]) -> list[dict]:

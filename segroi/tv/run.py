@@ -16,12 +16,16 @@ from segroi.tv.data import CocoDataset
 from segroi.tv.engine import FINAL, Trainer, pick_device
 from segroi.tv.evaluate import detect_dataset
 from segroi.tv.models import find_model
+from segroi.tv.semantic import evaluate_semantic, semantic_sections
+from segroi.tv.semantic_data import LabelDataset
 from segroi.utils.data_check import refuse_broken_data
 from segroi.utils.progress import track
 from segroi.utils.provenance import provenance
 from segroi.utils.run_folder import run_folder
-from segroi.utils.run_record import EVALUATION, Evaluation, Truth, read_rows, record_evaluation
+from segroi.utils.run_record import EVALUATED, Evaluation, Truth, read_rows, record_evaluation
 from segroi.utils.run_report import report_run
+
+AnyDataset = CocoDataset | LabelDataset
 
 
 def train(
@@ -43,7 +47,7 @@ def train(
         TrainingStopped: training began and cannot go on.
     """
     config.check()
-    if check:
+    if check and find_model(config.model).dataset is CocoDataset:
         refuse_broken_data(config.data, config.images)
         if config.val_data:
             refuse_broken_data(config.val_data, config.val_images or config.images)
@@ -53,21 +57,16 @@ def train(
 
 def _train(config: TrainConfig, resume: bool, before: bool) -> Path:
     trainer = Trainer(config, resume)
-    validation, truth = _validation(config, trainer.dataset)
+    validation = _validation(config, trainer.dataset)
     first = trainer.output / "before"
-    run = partial(_evaluate, trainer.model, validation, truth, config.model, workers=config.workers)
-    if before and truth is not None and not (first / EVALUATION).exists():
+    run = partial(_evaluate, trainer.model, validation, config.model, workers=config.workers)
+    if before and validation is not None and not (first / EVALUATED).exists():
         run(first, "before")
     weights = trainer.run()
-    if truth is not None:
+    if validation is not None:
         run(trainer.output, "evaluate")
-    report_run(
-        trainer.output,
-        f"{config.model} on {Path(config.data).parent.name}/{Path(config.data).name}",
-        read_rows(trainer.output),
-        truth,
-        provenance(),
-    )
+    title = f"{config.model} on {Path(config.data).parent.name}/{Path(config.data).name}"
+    _report(trainer.output, title, read_rows(trainer.output), trainer.model, validation)
     return weights
 
 
@@ -83,7 +82,7 @@ def evaluate_file(
 
     Args:
         weights: file that training wrote.
-        data: COCO-format annotations.
+        data: COCO-format annotations, or the folder of label maps.
         images: folder of the images.
         output: folder to write.
         device: "cpu", "cuda", ...; default: the GPU where there is one.
@@ -91,11 +90,11 @@ def evaluate_file(
     """
     model, info = load_model(weights, **overrides)
     model.to(pick_device(device))
-    dataset = CocoDataset(data, images, info["categories"])
-    truth = Truth(dataset.coco, dataset.folder, Path(data))
-    numbers = _evaluate(model, dataset, truth, info["model"]["name"], Path(output), "evaluate")
-    title = f"{info['model']['name']} on {Path(data).name}"
-    report_run(output, title, read_rows(Path(weights).parent), truth, provenance())
+    name = info["model"]["name"]
+    dataset = find_model(name).dataset(data, images, info["categories"])
+    numbers = _evaluate(model, dataset, name, Path(output), "evaluate")
+    rows = read_rows(Path(weights).parent)
+    _report(Path(output), f"{name} on {Path(data).name}", rows, model, dataset)
     return numbers
 
 
@@ -105,27 +104,38 @@ def weights_of(path: str | Path) -> Path:
     return path / FINAL if path.is_dir() else path
 
 
-def _validation(
-    config: TrainConfig, dataset: CocoDataset
-) -> tuple[CocoDataset, Truth] | tuple[None, None]:
+def _validation(config: TrainConfig, dataset: AnyDataset) -> AnyDataset | None:
     if not config.val_data:
-        return None, None
+        return None
     images = config.val_images or config.images
-    validation = CocoDataset(config.val_data, images, dataset.categories)
-    return validation, Truth(validation.coco, validation.folder, Path(config.val_data))
+    return type(dataset)(config.val_data, images, dataset.categories)
 
 
 def _evaluate(
-    model: nn.Module,
-    dataset: CocoDataset,
-    truth: Truth,
-    name: str,
-    output: Path,
-    title: str,
-    workers: int = 0,
+    model: nn.Module, dataset: AnyDataset, name: str, output: Path, title: str, workers: int = 0
 ) -> Evaluation:
+    if isinstance(dataset, LabelDataset):
+        return evaluate_semantic(model, dataset, output, title, workers)
     torch.manual_seed(0)  # GRoIE's random row draws levels at test too
     kinds: Sequence[str] = find_model(name).kinds
     started = time.perf_counter()
     results = detect_dataset(model, dataset, workers=workers, track=partial(track, title=title))
-    return record_evaluation(output, truth, results, kinds, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return record_evaluation(output, _truth(dataset), results, kinds, seconds)
+
+
+def _truth(dataset: CocoDataset) -> Truth:
+    return Truth(dataset.coco, dataset.folder, dataset.file)
+
+
+def _report(
+    output: Path,
+    title: str,
+    rows: Sequence[dict[str, float]],
+    model: nn.Module,
+    dataset: AnyDataset | None,
+) -> None:
+    semantic = isinstance(dataset, LabelDataset)
+    more = semantic_sections(model, dataset, output) if semantic else None
+    truth = _truth(dataset) if isinstance(dataset, CocoDataset) else None
+    report_run(output, title, rows, truth, provenance(), more=more)

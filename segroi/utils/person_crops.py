@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from segroi.utils.suggest import UsageError, unknown
 
 IGNORE_LABEL = 255
+CLASSES = ("background", "person")
 _CITYSCAPES_PERSON = 24  # instance ids are 1000 * label + number; groups carry the bare label
 
 
@@ -166,7 +167,7 @@ def make_person_crops(
     size: tuple[int, int] = (320, 192),
     background: float = 0.0,
 ) -> int:
-    """Write ``images/*.png``, ``labels/*.png`` and ``crops.json`` of all people.
+    """Write ``images/*.png``, ``labels/*.png``, ``crops.json`` and ``classes.json``.
 
     Args:
         people: of :func:`coco_people` or :func:`cityscapes_people`.
@@ -194,6 +195,7 @@ def make_person_crops(
         names.append(person.name)
     index = {"size": list(size), "background": background, "crops": names}
     (output_dir / "crops.json").write_text(json.dumps(index))
+    (output_dir / "classes.json").write_text(json.dumps(CLASSES))
     return len(names)
 
 

@@ -1,4 +1,4 @@
-"""A progress bar with losses and time left; plain lines where the output is no terminal."""
+"""A progress bar with losses and time left, on stderr; plain lines where that is no terminal."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Progress:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done, self.first = title, total, done, done
         self.recent: deque[Mapping[str, float]] = deque(maxlen=20)
-        self.live = sys.stdout.isatty()
+        self.live = sys.stderr.isatty()
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
-            console=Console(),
+            console=Console(stderr=True),
             disable=not self.live,
         )
         self.task = self.bar.add_task(title, total=total, completed=done, text="")
@@ -70,7 +70,7 @@ class Progress:
             spent = time.perf_counter() - self.started
             left = spent / (done - self.first) * (self.total - done)
             line = f"{self.title} {done}/{self.total}  {left:.0f} s left  {self._text()}"
-            print(line.rstrip(), flush=True)
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     def _text(self) -> str:
         names = self.recent[-1] if self.recent else {}
@@ -94,4 +94,6 @@ def track(items: Iterable, title: str) -> Iterator:
 
 def say(text: str) -> None:
     """Announce a step."""
-    Console(highlight=False, soft_wrap=True).print(f"[bold cyan]segroi[/] {escape(text)}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[bold cyan]segroi[/] {escape(text)}"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segroi.utils.provenance import commit, device_name
+from segroi.utils.provenance import PROVENANCE, commit, device_name
 from segroi.utils.run_record import read_evaluation
 from segroi.utils.suggest import UsageError, existing_folder
 
@@ -72,7 +72,7 @@ def record_runs(
 
 
 def _origin(folder: Path) -> dict[str, str]:
-    file = folder / "provenance.json"
+    file = folder / PROVENANCE
     if not file.exists() or not read_evaluation(folder):
         raise UsageError(f"{folder} is no run that came to its evaluation")
     made_by = json.loads(file.read_text())

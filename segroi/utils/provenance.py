@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 import segroi
 
+PROVENANCE = "provenance.json"  # in the folder of a run
 PACKAGES = ("torchvision", "detectron2", "numpy", "pycocotools", "opencv-python-headless")
 
 
@@ -29,6 +31,13 @@ def provenance() -> dict[str, object]:
         "build": {key: _plain(value) for key, value in segroi.build_info().items()},
         "command": " ".join(sys.argv),
     }
+
+
+def write_provenance(folder: str | Path) -> dict[str, object]:
+    """Leave :func:`provenance` in the folder of a run, and return it."""
+    origin = provenance()
+    (Path(folder) / PROVENANCE).write_text(json.dumps(origin, indent=2))
+    return origin
 
 
 def commit() -> str:

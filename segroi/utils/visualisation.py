@@ -57,6 +57,31 @@ def draw_instances(
     return np.asarray(picture)
 
 
+def draw_classes(image: np.ndarray, labels: np.ndarray, names: Sequence[str] = ()) -> np.ndarray:
+    """Draw the classes of pixels over a picture; class 0 alone stays as it is.
+
+    Args:
+        image: ``uint8 [H, W, 3]`` RGB.
+        labels: class of each pixel, ``uint8 [H, W]``; 255 is none, and black.
+        names: of the classes; those that the picture has are listed in its corner.
+
+    Returns:
+        ``uint8 [h, w, 3]``, enlarged by a whole factor where the picture is small.
+    """
+    factor = max(1, round(_TARGET_SIDE / max(image.shape[:2])))
+    canvas = _enlarge(image, factor).astype(np.float32)
+    labels = _enlarge(labels, factor)
+    present = [int(c) for c in np.unique(labels) if 0 < c < 255]
+    for number in present:
+        _tint(canvas, labels == number, colour(number))
+    canvas[labels == 255] = 0
+    picture = Image.fromarray(canvas.astype(np.uint8))
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for row, number in enumerate(n for n in present if n < len(names)):
+        _label(pen, (2, 20 * (row + 1)), names[number], colour(number), font, picture.size)
+    return np.asarray(picture)
+
+
 def colour(index: int) -> tuple[int, int, int]:
     """A strong colour; neighbouring numbers get colours far apart."""
     hue = (index * _GOLDEN + 0.05) % 1.0

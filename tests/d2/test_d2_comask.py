@@ -307,6 +307,7 @@ def test_script_that_compares_choices_of_the_box(digits, tmp_path, monkeypatch, 
     words += f"--pictures 1 --data-json {digits}/val.json --images {digits}/images"
     monkeypatch.setattr("sys.argv", words.split())
     runpy.run_path(str(ROOT / "projects/CoMask/look.py"), run_name="__main__")
-    results = json.loads((tmp_path / "look/boxes.json").read_text())
-    assert len(results) == 4 and "segm AP75" in results["weighted average"]
-    assert "central cell" in capsys.readouterr().out
+    average = json.loads((tmp_path / "look/weighted_average/evaluation.json").read_text())
+    assert set(average) == {"box", "mask"} and set(average["box"]) == {"AP", "AP50", "AP75"}
+    assert (tmp_path / "look/central_cell/provenance.json").exists()
+    assert "most confident cell" in capsys.readouterr().out

@@ -12,6 +12,7 @@ import torch
 from segroi.cli.main import main as segroi_command
 from segroi.d2.launch import argument_parser
 from segroi.d2.predict import load_run
+from segroi.tv.predict import above
 
 CONFIGS = {
     "train_net": "configs/quick/mask_rcnn_groie_digits.yaml",
@@ -85,6 +86,10 @@ def test_train_evaluate_resume(launcher, root, digits, tmp_path):
         (output,) = detector([image])
     assert output["masks"].shape == (len(output["boxes"]), 1, 64, 80)
     assert len(output["boxes"]) and output["boxes"].max() <= 80 and output["labels"].min() >= 1
+    middle = float(output["scores"].median())
+    with torch.no_grad():
+        (best,) = load_run(final, threshold=middle)[0]([image])
+    torch.testing.assert_close(best, above(output, middle))
 
     picture, seen = str(next((digits / "images").glob("val*"))), tmp_path / "seen"
     words = [picture, "--weights", str(tmp_path), "--output", str(seen), "--threshold", "0"]

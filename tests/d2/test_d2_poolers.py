@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 
-from segroi.d2 import SegroiPooler, load_config, replace_poolers
+from segroi.d2 import SegroiPooler, load_config, poolers, replace_poolers
 from segroi.modeling.roi_extractors import GRoIE, SingleLevelRoIExtractor
 
 STRIDES = (4, 8, 16, 32)
@@ -143,3 +143,12 @@ def test_poolers_of_other_operators_stay():
     extractor = model[2].extractor
     assert not extractor.aligned and extractor.sampling_ratio == 2
     assert (extractor.canonical_size, extractor.canonical_level) == (56, 3)
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_launchers_replace_poolers_where_the_operators_are_compiled(built, wanted, monkeypatch):
+    monkeypatch.setattr(poolers, "build_info", lambda: {"built": built})
+    model = torch.nn.Sequential(ROIPooler(7, [1 / 4, 1 / 8], 0, "ROIAlignV2"))
+    assert poolers.with_fast_poolers(model, wanted) is model
+    assert isinstance(model[0], SegroiPooler) is (built and wanted)

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data.dataset_mapper import DatasetMapper
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
@@ -18,6 +23,7 @@ from segroi.d2 import load_config
 from segroi.d2.evaluation import build_evaluator
 from segroi.d2.semantic import FCNDecoderHead, MobileNetV1Backbone, register_person_crops
 from segroi.d2.solver import build_optimizer
+from segroi.modeling.semantic.iou import ClassIoU
 from segroi.modeling.semantic.low_cost import build_low_cost_segmenter
 from segroi.utils.optim import TFRMSprop
 
@@ -111,8 +117,7 @@ def test_train_step_and_prediction(name):
 def test_agrees_with_the_model_outside_detectron2():
     hosted = build("mobilenet_fcn8").eval()
     alone = build_low_cost_segmenter(steps=2, depth_multiplier=0.5).eval()
-    alone.encoder.load_state_dict(hosted.backbone.state_dict())
-    alone.decoder.load_state_dict(hosted.sem_seg_head.state_dict())
+    alone.load_state_dict(hosted.state_dict())
     one = sample()
     one["height"], one["width"] = one["image"].shape[-2:]
     with torch.no_grad():
@@ -173,3 +178,28 @@ def test_strides_must_double():
     with pytest.raises(ValueError, match="must double"):
         FCNDecoderHead(shapes, num_classes=2)
     assert shapes["conv13"] == ShapeSpec(channels=1024, stride=8)
+
+
+def test_scores_are_those_of_detectron2s_evaluator(tmp_path):
+    """Class 2 is never labelled, class 1 never found."""
+    rng = np.random.default_rng(0)
+    records, counts = [], ClassIoU(4)
+    for number in range(3):
+        labels = rng.choice([0, 1, 3, 255], (20, 30)).astype(np.uint8)
+        file = tmp_path / f"{number}.png"
+        cv2.imwrite(str(file), labels)
+        found = torch.from_numpy(np.where(labels == 1, 2, rng.choice([0, 2, 3], (20, 30))))
+        records.append(({"file_name": str(number), "sem_seg_file_name": str(file)}, found))
+        counts.update(found, torch.from_numpy(labels).long())
+    name = f"semantic {tmp_path}"
+    DatasetCatalog.register(name, lambda: [record for record, _ in records])
+    MetadataCatalog.get(name).set(stuff_classes=list("abcd"), ignore_label=255)
+    evaluator = SemSegEvaluator(name, distributed=False)
+    evaluator.reset()
+    for record, found in records:
+        logits = torch.nn.functional.one_hot(found, 4).permute(2, 0, 1).float()
+        evaluator.process([record], [{"sem_seg": logits}])
+    theirs = evaluator.evaluate()["sem_seg"]
+    for metric, value in counts.scores().items():
+        assert 100 * value == pytest.approx(theirs[metric]), metric
+    assert 100 * counts.compute()[0].item() == pytest.approx(theirs["IoU-a"])

@@ -18,7 +18,7 @@ from torch import nn
 from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.launch import argument_parser
 from segroi.d2.postmortem import POSTMORTEM, REPLAY, TrainingDiverged, replay
-from segroi.d2.survival import PROVENANCE, StopOnSigterm, surviving_run
+from segroi.d2.survival import StopOnSigterm, surviving_run
 from segroi.utils.run_folder import run_folder
 from segroi.utils.stop_signal import STATUS
 from segroi.utils.suggest import UsageError
@@ -118,7 +118,7 @@ def test_divergence_is_explained(tmp_path, wrong):
         "inputs_finite": False,
         "parameters_finite": True,
     }
-    assert json.loads((tmp_path / PROVENANCE).read_text())["packages"]["detectron2"]
+    assert json.loads((tmp_path / "provenance.json").read_text())["packages"]["detectron2"]
     stored = torch.load(tmp_path / REPLAY, weights_only=True)
     assert stored["batch"][0]["file_name"] == "a.png"
     assert torch.equal(stored["model"]["head.weight"], trainer.model.head.weight)

@@ -37,3 +37,19 @@ class ClassIoU:
         """IoU ``Tensor[C]`` in [0, 1]; NaN for a class that is neither labelled nor predicted."""
         common = self.confusion.diagonal()
         return common / (self.confusion.sum(0) + self.confusion.sum(1) - common)
+
+    def scores(self) -> dict[str, float]:
+        """Means over the labelled classes in [0, 1], as Detectron2's ``SemSegEvaluator`` has them.
+
+        ``mIoU``, ``fwIoU`` (weighted by labelled pixels), ``mACC`` (share of a class's pixels that
+        were found) and ``pACC`` (of all pixels); NaN where nothing is labelled.
+        """
+        common, labelled = self.confusion.diagonal().double(), self.confusion.sum(1).double()
+        known = labelled > 0
+        iou = self.compute().double()[known]
+        return {
+            "mIoU": iou.mean().item(),
+            "fwIoU": ((iou * labelled[known]).sum() / labelled.sum()).item(),
+            "mACC": (common / labelled)[known].mean().item(),
+            "pACC": (common.sum() / labelled.sum()).item(),
+        }

@@ -51,22 +51,23 @@ class LowCostSegmenter(nn.Module):
     ) -> None:
         super().__init__()
         check_skips(encoder.strides, [*skips, output])
-        self.encoder, self.output, self.skips = encoder, output, tuple(skips)
+        # named as in Detectron2's SemanticSegmentor, so that weights go from host to host
+        self.backbone, self.output, self.skips = encoder, output, tuple(skips)
         self.frozen_statistics = frozen_statistics
         channels = encoder.out_channels
-        self.decoder = FCNDecoder(channels[output], [channels[s] for s in skips], num_classes)
+        self.sem_seg_head = FCNDecoder(channels[output], [channels[s] for s in skips], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``Tensor[N, num_classes, H, W]`` of images ``Tensor[N, 3, H, W]``."""
-        maps = self.encoder(images)
-        logits = self.decoder(maps[self.output], [maps[name] for name in self.skips])
+        maps = self.backbone(images)
+        logits = self.sem_seg_head(maps[self.output], [maps[name] for name in self.skips])
         return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
     def train(self, mode: bool = True) -> LowCostSegmenter:
         """Set the mode, but leave frozen batch norm statistics alone."""
         super().train(mode)
         if self.frozen_statistics:
-            freeze_statistics(self.encoder)
+            freeze_statistics(self.backbone)
         return self
 
 
@@ -92,15 +93,20 @@ def build_low_cost_segmenter(
         >>> model(torch.zeros(1, 3, 64, 96)).shape
         torch.Size([1, 19, 64, 96])
     """
+    parts = low_cost_parts(encoder, steps, **kwargs)
+    return LowCostSegmenter(parts[0], num_classes, *parts[1:], frozen_statistics)
+
+
+def low_cost_parts(
+    encoder: str, steps: int, **kwargs: Any
+) -> tuple[nn.Module, str, tuple[str, ...]]:
+    """The encoder, its last map and the skips; arguments as of `build_low_cost_segmenter`."""
     if encoder not in ENCODERS:
-        raise ValueError(
-            f"build_low_cost_segmenter: encoder must be among {sorted(ENCODERS)}, got {encoder!r}"
-        )
+        raise ValueError(f"encoder must be among {sorted(ENCODERS)}, got {encoder!r}")
     kind, output, skips = ENCODERS[encoder]
     if not 0 <= steps <= len(skips):
-        raise ValueError(f"build_low_cost_segmenter: steps must be 0 to {len(skips)}, got {steps}")
-    chosen = skips[len(skips) - steps :]
-    return LowCostSegmenter(kind(**kwargs), num_classes, output, chosen, frozen_statistics)
+        raise ValueError(f"decoder steps must be 0 to {len(skips)}, got {steps}")
+    return kind(**kwargs), output, skips[len(skips) - steps :]
 
 
 def check_skips(strides: dict[str, int], maps: Sequence[str]) -> None:

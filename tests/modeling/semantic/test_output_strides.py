@@ -53,6 +53,6 @@ def test_dense_mobilenet_agrees_on_the_strided_grid(output_stride, padding, size
 def test_resolution_of_the_scores(kwargs, stride, size):
     model = build_low_cost_segmenter(depth_multiplier=0.25, num_classes=2, **kwargs).eval()
     shapes = []
-    model.decoder.register_forward_hook(lambda _, __, scores: shapes.append(scores.shape[-2:]))
+    model.sem_seg_head.register_forward_hook(lambda _, __, scores: shapes.append(scores.shape[-2:]))
     model(torch.zeros(1, 3, *size))
     assert shapes == [tuple(-(-s // stride) for s in size)]
