@@ -128,32 +128,30 @@ inline void combine_planes_tile(T* dst, int64_t dst_step, int64_t n, const Rows<
     typename V::Reg sum[C][N];
     SEGROI_UNROLL
     for (int i = 0; i < N; ++i) mask[i] = V::mask(n - x - i * V::kWidth);
+    T* to = dst + x;
     SEGROI_UNROLL
-    for (int c = 0; c < C; ++c) {
+    for (int c = 0; c < C; ++c, to += dst_step) {
       SEGROI_UNROLL
       for (int i = 0; i < N; ++i) {
-        const T* at = dst + c * dst_step + x + i * V::kWidth;
-        sum[c][i] = kAdd ? V::load(at, mask[i]) : V::zero();
+        sum[c][i] = kAdd ? V::load(to + i * V::kWidth, mask[i]) : V::zero();
       }
     }
     for (int t = 0; t < taps.count; ++t) {
       const T* row = rows.at(taps.input[t]) + x;
       const auto weight = V::set(taps.weight[t]);
       SEGROI_UNROLL
-      for (int c = 0; c < C; ++c) {
+      for (int c = 0; c < C; ++c, row += step) {
         SEGROI_UNROLL
         for (int i = 0; i < N; ++i) {
-          const auto value = V::load(row + c * step + i * V::kWidth, mask[i]);
-          sum[c][i] = V::fma(weight, value, sum[c][i]);
+          sum[c][i] = V::fma(weight, V::load(row + i * V::kWidth, mask[i]), sum[c][i]);
         }
       }
     }
+    to = dst + x;
     SEGROI_UNROLL
-    for (int c = 0; c < C; ++c) {
+    for (int c = 0; c < C; ++c, to += dst_step) {
       SEGROI_UNROLL
-      for (int i = 0; i < N; ++i) {
-        V::store(dst + c * dst_step + x + i * V::kWidth, sum[c][i], mask[i]);
-      }
+      for (int i = 0; i < N; ++i) V::store(to + i * V::kWidth, sum[c][i], mask[i]);
     }
   }
 }
