@@ -143,6 +143,7 @@ struct LaneBuilder {
         if (next[i] < taps.begin[first + i + 1]) base = std::min(base, taps.input[next[i]]);
       }
       if (base == taps.inputs) return;
+      if (taps.inputs < width) base = 0;  // one vector for all blocks
       segments.push_back({number, base, segment(first, lanes, base, next)});
     }
   }

@@ -166,8 +166,8 @@ template <typename A>
 std::vector<at::Tensor> separable_backward_maps(const Separable<A>& p, const at::Tensor& grad) {
   std::vector<at::Tensor> grads;
   std::vector<bool> zero;
-  const auto format = is_channels_last(p.maps[0]) ? at::MemoryFormat::ChannelsLast
-                                                  : at::MemoryFormat::Contiguous;
+  const auto format =
+      is_channels_last(p.maps[0]) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   for (const at::Tensor& map : p.maps) {
     at::Tensor to = zero_pages(map.sizes(), format, map.options());
     zero.push_back(to.defined());

@@ -123,8 +123,7 @@ void crop_planes(const CropTask<T>& task, int64_t channel, int p, int end, Scrat
   const Strides& stride = task.crop_stride;
   const int64_t rows = static_cast<int64_t>(end - p) * C, bins = task.bins_w;
   const bool dense = stride.x == 1 && stride.y == bins && stride.c == task.bins_h * bins;
-  const bool whole =
-      std::is_same_v<S, T> && dense && end - p == task.bins_h && !extrapolates(task);
+  const bool whole = std::is_same_v<S, T> && dense && end - p == task.bins_h && !extrapolates(task);
   S* target = static_cast<S*>(task.crop) + channel * stride.c;
   const bool direct = whole && !task.stream;
   T* crop = direct ? reinterpret_cast<T*>(target) : scratch.get<T>(Scratch::kCrop, rows * bins);
@@ -210,8 +209,7 @@ void crop_pixels(const CropTask<T>& task, int64_t channel, int64_t n, int p, Scr
   const bool direct = dense && !task.stream && !extrapolates(task);
   S* target = static_cast<S*>(task.crop) + channel * stride.c + p * stride.y;
   const int64_t step = direct ? stride.x : n;
-  T* crop =
-      direct ? reinterpret_cast<T*>(target) : scratch.get<T>(Scratch::kCrop, task.bins_w * n);
+  T* crop = direct ? reinterpret_cast<T*>(target) : scratch.get<T>(Scratch::kCrop, task.bins_w * n);
   bool written = false;
   for (int i = 0; i < task.count; ++i) {
     const Pooled<T>& source = task.sources[i];

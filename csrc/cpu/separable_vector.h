@@ -167,7 +167,8 @@ inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& r
 }
 
 // R rows of n values each, times the matrix: out[r][i] = or += sum of weight * in[r][input].
-// Without kTwo, n is below a vector's width, so that the lane that stays 0 is in the first vector.
+// Without kTwo, n is below a vector's width: all bases are 0, and the lane that stays 0 is in the
+// first vector.
 template <class V, bool kAdd, bool kTwo, int R, typename T = typename V::T>
 inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>& lanes, T* out,
                         int64_t out_step, int64_t outputs) {
@@ -175,6 +176,10 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
   const uint8_t* index = lanes.index;
   const T* weight = lanes.weight;
   typename V::Reg sum[R], a[R], b[R];
+  if (!kTwo) {
+    SEGROI_UNROLL
+    for (int r = 0; r < R; ++r) a[r] = V::load(in + r * in_step, V::mask(n));
+  }
   for (int s = 0; s < lanes.count; ++s) {
     const LaneSegment& segment = lanes.segments[s];
     const auto mask = V::mask(outputs - segment.block * W);
@@ -183,13 +188,15 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
       SEGROI_UNROLL
       for (int r = 0; r < R; ++r) sum[r] = kAdd ? V::load(to + r * out_step, mask) : V::zero();
     }
-    const int64_t left = n - segment.base;
-    const auto mask_a = V::mask(left);
-    const auto mask_b = V::mask(smaller<int64_t>(left - W, W - 1));  // the last lane stays 0
-    SEGROI_UNROLL
-    for (int r = 0; r < R; ++r) {
-      a[r] = V::load(in + r * in_step + segment.base, mask_a);
-      if (kTwo) b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
+    if (kTwo) {
+      const int64_t left = n - segment.base;
+      const auto mask_a = V::mask(left);
+      const auto mask_b = V::mask(smaller<int64_t>(left - W, W - 1));  // the last lane stays 0
+      SEGROI_UNROLL
+      for (int r = 0; r < R; ++r) {
+        a[r] = V::load(in + r * in_step + segment.base, mask_a);
+        b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
+      }
     }
     for (int i = 0; i < segment.steps; ++i, index += W, weight += W) {
       const auto lane = V::index(index);
