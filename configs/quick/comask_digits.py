@@ -14,3 +14,6 @@ from .common.small import channels as _channels
 from .common.small import dataloader, lr_multiplier, model, optimizer, train
 
 _to_comask(model, _neck(_channels.fpn), _head)
+
+# One run on a CPU, scenes as drawn by default: box AP 32.8, mask AP 23.1.
+TEST = dict(EXPECTED_RESULTS=[["bbox", "AP", 32.8, 6.0], ["segm", "AP", 23.1, 6.0]])

@@ -8,6 +8,7 @@ segroi predict 0 --weights runs/mine --output DIR --show     the first camera, i
 from __future__ import annotations
 
 import argparse
+import json
 
 from segroi.cli._model import load_for_prediction
 from segroi.utils.suggest import UsageError
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--show", action="store_true", help="video and camera: a live window, too (q closes it)")
     add("--size", type=int, metavar="PX", help="short side, if other than in training")
     add("--device", default="", metavar="NAME", help="cpu, cuda, cuda:1, ...")
+    add("--json", action="store_true", help="print what was found as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
     files = list_images(args.source)
     model, categories = load_for_prediction(args.weights, args.size, args.device, args.threshold)
     entries = predict_files(model, categories, files, args.output, args.threshold)
+    if args.json:
+        print(json.dumps(entries))
+        return 0
     count = sum(len(entry[CONTENT[is_semantic(model)]]) for entry in entries)
     what = "classes" if is_semantic(model) else "objects"
     print(f"{count} {what} in {len(files)} images: {args.output} ({PREDICTIONS})")
@@ -55,5 +60,8 @@ def _video(args: argparse.Namespace) -> int:
     target, count, rate = predict_video(
         model, categories, args.source, args.output, args.threshold, args.show
     )
+    if args.json:
+        print(json.dumps({"frames": count, "frames_per_second": rate, "video": str(target)}))
+        return 0
     print(f"{count} frames, {rate:.1f} a second: {target} ({FRAMES} beside it)")
     return 0

@@ -10,6 +10,7 @@ of the lazy config with --host d2 (model.roi_heads.mask_on=False).
 from __future__ import annotations
 
 import argparse
+import json
 
 from segroi.utils.suggest import UsageError
 
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-data-check", action="store_true", help="leave out the check of the data")
     add("--trust-config", action="store_true", help="--host d2: run a lazy config from anywhere")
     add("--replay", metavar="FILE", help="only run the last batch of a post-mortem once more")
+    add("--json", action="store_true", help="print the results as JSON (torchvision)")
     add("settings", nargs="*", metavar="KEY=VALUE", help="anything else")
 
 
@@ -64,11 +66,17 @@ def run(args: argparse.Namespace) -> int:
     except TrainingStopped as error:
         print(f"segroi: training stopped: {error}")
         return error.status
-    for kind, numbers in read_evaluation(weights.parent).items():
+    folder = weights.parent
+    if args.json:
+        numbers = read_evaluation(folder) or read_semantic(folder)
+        where = {"weights": str(weights), "report": str(folder / REPORT)}
+        print(json.dumps({**where, "evaluation": numbers}, indent=2))
+        return 0
+    for kind, numbers in read_evaluation(folder).items():
         print(f"{kind:5s} AP {100 * numbers['AP']:.1f}  AP50 {100 * numbers['AP50']:.1f}")
-    for name, value in read_semantic(weights.parent).get("all", {}).items():
+    for name, value in read_semantic(folder).get("all", {}).items():
         print(f"{name:6s} {100 * value:.1f}")
-    print(f"weights {weights}\nreport  {weights.parent / REPORT}")
+    print(f"weights {weights}\nreport  {folder / REPORT}")
     return 0
 
 

@@ -7,8 +7,11 @@ give what the written semantics (the reference operators) give.
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
+from dataclasses import asdict
 
+from segroi.verify.cases import Case
 from segroi.verify.judge import judge, peer_roi_align
 from segroi.verify.outcome import Outcome, isolated
 from segroi.verify.suite import all_cases
@@ -23,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", help="cases whose operator or name contains this")
     parser.add_argument("--every", type=int, default=1, help="only every so many cases")
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of a case")
+    parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,22 +34,35 @@ def run(args: argparse.Namespace) -> int:
     cases = [c for c in all_cases() if args.only in f"{c.op}: {c.name}"][:: args.every]
     ours: Counter[str] = Counter()
     peers: Counter[str] = Counter()
+    rows = []
     # CUDA reserves far more address space than it uses
     memory = 16 << 30 if args.device == "cpu" else None
     for case in cases:
         outcome = isolated(lambda c=case: judge(c, args.device), args.seconds, memory)
+        peer = _peer(case, args, memory) if args.compare else None
         ours[outcome.kind] += 1
-        print(f"{'BAD' if outcome.kind in _BROKEN else 'ok':3} {case.op}: {case.name}: {outcome}")
-        if args.compare and (peer := _peer(case, args, memory)) is not None:
+        rows.append({"op": case.op, "case": case.name, "segroi": asdict(outcome)})
+        if peer is not None:
             peers[peer.kind] += 1
-            print(f"      {args.compare}: {peer}")
-    print(f"{len(cases)} cases on {args.device}; segroi: {_count(ours)}")
-    if peers:
-        print(f"{args.compare}, {sum(peers.values())} comparable cases: {_count(peers)}")
+            rows[-1][args.compare] = asdict(peer)
+        if not args.json:
+            _print(case, outcome, args.compare, peer)
+    if args.json:
+        print(json.dumps({"device": args.device, "count": ours, "peer": peers, "cases": rows}))
+    else:
+        print(f"{len(cases)} cases on {args.device}; segroi: {_count(ours)}")
+        if peers:
+            print(f"{args.compare}, {sum(peers.values())} comparable cases: {_count(peers)}")
     return int(not cases or any(ours[kind] for kind in _BROKEN))
 
 
-def _peer(case: object, args: argparse.Namespace, memory: int | None) -> Outcome | None:
+def _print(case: Case, outcome: Outcome, compare: str, peer: Outcome | None) -> None:
+    print(f"{'BAD' if outcome.kind in _BROKEN else 'ok':3} {case.op}: {case.name}: {outcome}")
+    if peer is not None:
+        print(f"      {compare}: {peer}")
+
+
+def _peer(case: Case, args: argparse.Namespace, memory: int | None) -> Outcome | None:
     outcome = isolated(lambda: peer_roi_align(case, args.device) or _NONE, args.seconds, memory)
     return None if outcome == _NONE else outcome
 

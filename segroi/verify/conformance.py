@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,23 +214,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=10_000, help="boxes per peer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peer", choices=tuple(PEERS), help="this peer alone")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare with every peer and print a table; 1 when one differs."""
-    rows, different = [], False
+    rows: dict[str, dict[str, object]] = {}
     for name, (compare, modules) in PEERS.items():
         if args.peer not in (None, name):
             continue
         missing = [m for m in modules if importlib.util.find_spec(m) is None]
         if missing:
-            rows.append(f"{name:40} not compared: {', '.join(missing)} is not installed")
+            rows[name] = {"missing": missing}
             continue
         worst, bad = compare_with(name, compare, args.cases, args.seed)
-        different |= bad > 0
-        rows.append(f"{name:40} {args.cases:6} cases  max error {worst:8.2e}  {bad} different")
-    print("\n".join(rows))
-    return int(different)
+        rows[name] = {"cases": args.cases, "max_error": worst, "different": bad}
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print("\n".join(map(_line, rows, rows.values())))
+    return int(any(row.get("different") for row in rows.values()))
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    if "missing" in row:
+        return f"{name:40} not compared: {', '.join(row['missing'])} is not installed"
+    cases = f"{row['cases']:6} cases  max error {row['max_error']:8.2e}"
+    return f"{name:40} {cases}  {row['different']} different"
 
 
 def compare_with(

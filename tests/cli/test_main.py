@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import importlib
 
 import pytest
@@ -13,6 +14,21 @@ def test_every_subcommand_has_help_and_the_two_functions():
         module = importlib.import_module(f"segroi.cli.{name.replace('-', '_')}")
         assert text.endswith("."), f"{name} has no one-line docstring"
         assert callable(module.add_arguments) and callable(module.run)
+
+
+# What prints no result: the benchmark's own option, a shell's script, a report, a page.
+WITHOUT_JSON = {"bench", "completion", "demo", "serve"}
+
+
+@pytest.mark.parametrize("name", sorted(set(subcommands()) - WITHOUT_JSON))
+def test_every_result_can_be_had_as_json(name):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"segroi.cli.{name.replace('-', '_')}").add_arguments(parser)
+    parsers = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parsers += action.choices.values()
+    assert any("--json" in p._option_string_actions for p in parsers)
 
 
 def test_version(capsys):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 
@@ -56,3 +57,10 @@ def test_no_cases_are_no_success():
     parser = argparse.ArgumentParser()
     badinputs.add_arguments(parser)
     assert badinputs.run(parser.parse_args(["--only", "no such case"])) == 1
+
+
+def test_outcomes_as_json():
+    words = ("badinputs", "--every", "60", "--compare", "torchvision", "--json")
+    told = json.loads(python("-m", "segroi.verify", *words).stdout)
+    assert sum(told["count"].values()) == len(told["cases"]) > 1
+    assert {"op", "case", "segroi"} <= set(told["cases"][0])
