@@ -1,4 +1,7 @@
-"""Build segroi and its one compiled extension, ``segroi._C``.
+"""Build segroi and its two compiled parts.
+
+``segroi/_ops.abi3.so`` holds the operators and knows PyTorch but not Python: one wheel serves every
+version of Python that its torch has. ``segroi._C``, their plain Python functions, fits one version.
 
 Environment:
     SEGROI_CUDA           auto (default: nvcc and a CUDA build of torch are there), 0 or 1
@@ -74,8 +77,8 @@ def known_archs(root: Path) -> str:
     return ";".join(known) + "+PTX"
 
 
-def extension() -> list:
-    """The extension module, or nothing where it cannot be built."""
+def extensions() -> list:
+    """The compiled parts, or nothing where they cannot be built."""
     if os.environ.get("SEGROI_EXTENSION", "1") == "0":
         return []
     try:
@@ -106,7 +109,7 @@ def extension() -> list:
         flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g1"]
         cxx += [*flags, f'-DSEGROI_SANITIZERS="{sanitize}"']
         link += flags
-    sources = ["csrc/ops.cpp", "csrc/bindings.cpp", *sorted_glob("csrc/cpu/*.cpp")]
+    sources = ["csrc/ops.cpp", *sorted_glob("csrc/cpu/*.cpp")]
     compile_args = {"cxx": cxx}
     if use_cuda:
         archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", known_archs(root))
@@ -116,14 +119,18 @@ def extension() -> list:
     else:
         sources.append("csrc/cpu_only.cpp")
     kind = CUDAExtension if use_cuda else CppExtension
+    options = {"include_dirs": [str(ROOT / "csrc")], "extra_link_args": link}
     return [
         kind(
-            "segroi._C",
+            "segroi._ops",
             sources,
-            include_dirs=[str(ROOT / "csrc")],
             extra_compile_args=compile_args,
-            extra_link_args=link,
-        )
+            py_limited_api=True,
+            **options,
+        ),
+        CppExtension(
+            "segroi._C", ["csrc/bindings.cpp"], extra_compile_args={"cxx": cxx}, **options
+        ),
     ]
 
 
@@ -164,5 +171,9 @@ def command_class() -> dict:
     return {"build_ext": BuildSegroi}
 
 
-modules = extension()
-setup(ext_modules=modules, cmdclass=command_class() if modules else {})
+modules = extensions()
+setup(
+    ext_modules=modules,
+    cmdclass=command_class() if modules else {},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if modules else {},
+)

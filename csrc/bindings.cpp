@@ -1,44 +1,13 @@
-// Python's view of the extension: what was built, and thin calls into the dispatcher (no second
-// path). The only file that includes torch/extension.h, which alone costs half a minute of compile
-// time.
+// segroi._C: the operators as plain Python functions, thin calls into the dispatcher (no second
+// path). The only file that knows Python, so the operators' own library serves every version of it;
+// torch/extension.h alone costs half a minute of compile time.
 #include <torch/extension.h>
-#include <torch/version.h>
 
 #include <optional>
 #include <string>
 #include <vector>
 
-#ifndef SEGROI_CUDA_ARCHS
-#define SEGROI_CUDA_ARCHS ""
-#endif
-#ifndef SEGROI_CUDA_VERSION
-#define SEGROI_CUDA_VERSION ""
-#endif
-#ifndef SEGROI_SANITIZERS
-#define SEGROI_SANITIZERS ""
-#endif
-
 namespace {
-
-pybind11::dict build_info() {
-  pybind11::dict info;
-  info["torch"] = TORCH_VERSION;
-  info["compiler"] = __VERSION__;
-  info["cuda"] = SEGROI_CUDA_VERSION;  // "" when built for the CPU only
-  info["cuda_archs"] = SEGROI_CUDA_ARCHS;
-  info["sanitizers"] = SEGROI_SANITIZERS;
-#ifdef _OPENMP
-  info["openmp"] = _OPENMP;
-#else
-  info["openmp"] = 0;
-#endif
-#ifdef NDEBUG
-  info["debug"] = false;
-#else
-  info["debug"] = true;
-#endif
-  return info;
-}
 
 using at::Tensor;
 using Maps = std::vector<Tensor>;
@@ -55,7 +24,6 @@ c10::TypedOperatorHandle<Signature> op(const char* name) {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Compiled operators of segroi; use segroi.ops.";
-  m.def("build_info", &build_info, "How this extension was compiled.");
   m.def("encompassing_boxes", [](const Tensor& boxes, const Sizes& image_size, const Sizes& grid,
                                  bool zero_invalid) {
     return op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, bool)>("encompassing_boxes")

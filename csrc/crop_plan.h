@@ -8,6 +8,12 @@
 
 #include "checks.h"
 
+// The options as every operator takes and hands them on.
+#define CROP_ARGUMENTS                                                                           \
+  at::IntArrayRef crop_size, c10::string_view method, double fill, c10::string_view coordinates, \
+      int64_t pool, c10::string_view on_invalid
+#define CROP_VALUES crop_size, method, fill, coordinates, pool, on_invalid
+
 namespace segroi {
 
 struct CropAndResizePlan {
@@ -15,8 +21,7 @@ struct CropAndResizePlan {
   bool nearest, aligned, zero_invalid;
   double fill;
 
-  CropAndResizePlan(at::IntArrayRef crop_size, c10::string_view method, double fill,
-                    c10::string_view coordinates, int64_t pool, c10::string_view on_invalid)
+  CropAndResizePlan(CROP_ARGUMENTS)
       : crop_h(crop_size[0]),
         crop_w(crop_size[1]),
         pool(pool),

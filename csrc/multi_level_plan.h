@@ -10,6 +10,15 @@
 #include "checks.h"
 #include "common/level_map.h"
 
+// The options as every operator takes and hands them on.
+#define MULTI_LEVEL_ARGUMENTS                                                               \
+  at::IntArrayRef output_size, at::ArrayRef<double> spatial_scales, int64_t sampling_ratio, \
+      bool aligned, c10::string_view reduce, int64_t finest_level, double canonical_size,   \
+      int64_t canonical_level, c10::string_view on_invalid
+#define MULTI_LEVEL_VALUES                                                                    \
+  output_size, spatial_scales, sampling_ratio, aligned, reduce, finest_level, canonical_size, \
+      canonical_level, on_invalid
+
 namespace segroi {
 
 struct MultiLevelPlan {
@@ -19,11 +28,7 @@ struct MultiLevelPlan {
   LevelMap level_map;
 };
 
-inline MultiLevelPlan make_plan(at::TensorList features, at::IntArrayRef output_size,
-                                at::ArrayRef<double> spatial_scales, int64_t sampling_ratio,
-                                bool aligned, c10::string_view reduce, int64_t finest_level,
-                                double canonical_size, int64_t canonical_level,
-                                c10::string_view on_invalid) {
+inline MultiLevelPlan make_plan(at::TensorList features, MULTI_LEVEL_ARGUMENTS) {
   const char* op = "multi_level_roi_align";
   SEGROI_CHECK(op, !features.empty(), "features", "at least one map", features.size());
   SEGROI_CHECK(op, spatial_scales.size() == features.size(), "spatial_scales", "one per map",

@@ -1,6 +1,43 @@
 // Every schema of segroi on one screen. Kernels register themselves at the foot of cpu/<op>.cpp and
 // cuda/<op>.cu; fake kernels and autograd stand in segroi/ops/<op>.py.
 #include <torch/library.h>
+#include <torch/version.h>
+
+#include <string>
+
+#ifndef SEGROI_CUDA_ARCHS
+#define SEGROI_CUDA_ARCHS ""
+#endif
+#ifndef SEGROI_CUDA_VERSION
+#define SEGROI_CUDA_VERSION ""
+#endif
+#ifndef SEGROI_SANITIZERS
+#define SEGROI_SANITIZERS ""
+#endif
+
+namespace {
+
+c10::Dict<std::string, std::string> build_info() {
+  c10::Dict<std::string, std::string> info;
+  info.insert("torch", TORCH_VERSION);
+  info.insert("compiler", __VERSION__);
+  info.insert("cuda", SEGROI_CUDA_VERSION);  // "" when built for the CPU only
+  info.insert("cuda_archs", SEGROI_CUDA_ARCHS);
+  info.insert("sanitizers", SEGROI_SANITIZERS);
+#ifdef _OPENMP
+  info.insert("openmp", std::to_string(_OPENMP));
+#else
+  info.insert("openmp", "");
+#endif
+#ifdef NDEBUG
+  info.insert("debug", "");
+#else
+  info.insert("debug", "1");
+#endif
+  return info;
+}
+
+}  // namespace
 
 TORCH_LIBRARY(segroi, m) {
   m.def(
@@ -54,4 +91,5 @@ TORCH_LIBRARY(segroi, m) {
       "str on_invalid, bool[2] needs) -> (Tensor, Tensor)");
   // CUDA builds only: what asynchronous kernels found wrong (segroi/ops/errors.py).
   m.def("take_error(int device) -> str");
+  m.def("build_info() -> Dict(str, str)", &build_info);  // how this library was compiled
 }

@@ -12,7 +12,7 @@ copy=${SANITIZE_DIR:-build/sanitize}
 mkdir -p "$copy"
 rm -rf "$copy"/{csrc,segroi,tests}
 cp -a setup.py pyproject.toml README.md LICENSE csrc segroi tests "$copy"  # -a: rebuild what changed
-rm -f "$copy"/segroi/_C*.so
+rm -f "$copy"/segroi/_*.so
 cd "$copy"
 python setup.py --quiet build_ext --inplace
 

@@ -35,11 +35,19 @@ def build(monkeypatch):
 
 
 def test_cpu_build_compiles_every_cpu_kernel_and_says_so_to_cuda_tensors(build):
-    (module,) = build(SEGROI_CUDA="0")
-    assert module.name == "segroi._C"
-    sources = set(module.sources)
+    operators, bindings = build(SEGROI_CUDA="0")
+    assert (operators.name, bindings.name) == ("segroi._ops", "segroi._C")
+    sources = set(operators.sources)
     assert {f"csrc/cpu/{p.name}" for p in (ROOT / "csrc" / "cpu").glob("*.cpp")} <= sources
     assert "csrc/cpu_only.cpp" in sources and not [s for s in sources if "csrc/cuda/" in s]
+
+
+def test_only_the_bindings_know_python(build):
+    operators, bindings = build(SEGROI_CUDA="0")
+    assert operators.py_limited_api and "torch_python" not in operators.libraries
+    assert bindings.sources == ["csrc/bindings.cpp"]
+    includes = {p for p in (ROOT / "csrc").rglob("*.*") if "torch/extension.h>" in p.read_text()}
+    assert includes == {ROOT / "csrc/bindings.cpp"}
 
 
 def test_no_compiler_no_extension_one_warning(build, capfd):

@@ -72,13 +72,22 @@ U* copy(const std::vector<U>& from, Arena& arena) {
   return to;
 }
 
+// Where a list of [low, high] should begin: vectors on cache lines (where rows are) are read and
+// written at twice the speed, which is worth the pixels before `low` unless they take more vectors.
+int first_pixel(int low, int high, int width) {
+  const auto vectors = [width](int pixels) { return (pixels + width - 1) / width; };
+  const int aligned = low / width * width, more = vectors(high + 1 - aligned);
+  return 4 * more <= 5 * vectors(high + 1 - low) ? aligned : low;
+}
+
 // Lists the pixels that are read, and replaces positions on the map by positions in that list.
 template <typename T>
-void list_pixels(Merged<T>& merged, bool span, AxisTable<T>& table, Arena& arena) {
+void list_pixels(Merged<T>& merged, const TableForm& form, AxisTable<T>& table, Arena& arena) {
   if (merged.pixel.empty()) return;
   const auto [low, high] = std::minmax_element(merged.pixel.begin(), merged.pixel.end());
-  const int first = *low, length = *high - *low + 1;
-  std::vector<int> slot(length, span ? 1 : 0);
+  const int first = form.span ? first_pixel(*low, *high, form.width) : *low;
+  const int length = *high - first + 1;
+  std::vector<int> slot(length, form.span ? 1 : 0);
   for (int pixel : merged.pixel) slot[pixel - first] = 1;
   int* pixels = arena.take<int>(length);
   for (int i = 0; i < length; ++i) {
@@ -134,6 +143,7 @@ struct LaneBuilder {
         if (next[i] < taps.begin[first + i + 1]) base = std::min(base, taps.input[next[i]]);
       }
       if (base == taps.inputs) return;
+      if (taps.inputs < width) base = 0;  // one vector for all blocks
       segments.push_back({number, base, segment(first, lanes, base, next)});
     }
   }
@@ -196,7 +206,7 @@ AxisTable<T> build_axis_table(const AxisSampler<T>& axis, const TableForm& form,
   AxisTable<T> table;
   table.bins = axis.bins;
   table.share = copy(merged.share, arena);
-  list_pixels(merged, form.span, table, arena);
+  list_pixels(merged, form, table, arena);
   table.taps = form.transposed ? by_pixel(merged, axis.bins, table.pixels, arena)
                                : by_bin(merged, axis.bins, table.pixels, arena);
   if (form.width > 0) table.lanes = lanes_of(table.taps, form.width, arena);

@@ -67,10 +67,8 @@ void with_accumulator(const Tensor& features, Body body) {
 }
 
 void crop_and_resize_out(const Tensor& features, const Tensor& boxes, const Tensor& index,
-                         at::IntArrayRef crop_size, c10::string_view method, double fill,
-                         c10::string_view coordinates, int64_t pool, c10::string_view on_invalid,
-                         const Tensor& out) {
-  const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
+                         CROP_ARGUMENTS, const Tensor& out) {
+  const Options o(CROP_VALUES);
   o.check_inputs(features, boxes, index);
   o.check_crops("out", out, features, boxes);
   with_accumulator(features, [&](auto zero) {
@@ -79,22 +77,19 @@ void crop_and_resize_out(const Tensor& features, const Tensor& boxes, const Tens
 }
 
 Tensor crop_and_resize(const Tensor& features, const Tensor& boxes, const Tensor& index,
-                       at::IntArrayRef crop_size, c10::string_view method, double fill,
-                       c10::string_view coordinates, int64_t pool, c10::string_view on_invalid) {
-  const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
+                       CROP_ARGUMENTS) {
+  const Options o(CROP_VALUES);
   o.check_inputs(features, boxes, index);
   const Tensor out =
       empty_output(features, boxes.size(0), 1, o.crop_h / pool, o.crop_w / pool, false);
-  crop_and_resize_out(features, boxes, index, crop_size, method, fill, coordinates, pool,
-                      on_invalid, out);
+  crop_and_resize_out(features, boxes, index, CROP_VALUES, out);
   return out;
 }
 
-std::tuple<Tensor, Tensor> crop_and_resize_backward(
-    const Tensor& grad, const Tensor& features, const Tensor& boxes, const Tensor& index,
-    at::IntArrayRef crop_size, c10::string_view method, double fill, c10::string_view coordinates,
-    int64_t pool, c10::string_view on_invalid, std::array<bool, 2> needs) {
-  const Options o(crop_size, method, fill, coordinates, pool, on_invalid);
+std::tuple<Tensor, Tensor> crop_and_resize_backward(const Tensor& grad, const Tensor& features,
+                                                    const Tensor& boxes, const Tensor& index,
+                                                    CROP_ARGUMENTS, std::array<bool, 2> needs) {
+  const Options o(CROP_VALUES);
   o.check_inputs(features, boxes, index);
   o.check_crops("grad", grad, features, boxes);
   Tensor to_features, to_boxes;

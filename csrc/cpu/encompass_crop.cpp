@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/encompass_windows.h"
+#include "cpu/pages.h"
 #include "cpu/streaming.h"
 
 namespace segroi {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "cpu/encompass_windows.h"
-#include "cpu/streaming.h"
+#include "cpu/pages.h"
 
 namespace segroi {
 namespace {

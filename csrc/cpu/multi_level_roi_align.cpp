@@ -9,14 +9,6 @@
 namespace segroi {
 namespace {
 
-#define PLAN_ARGUMENTS                                                                      \
-  at::IntArrayRef output_size, at::ArrayRef<double> spatial_scales, int64_t sampling_ratio, \
-      bool aligned, c10::string_view reduce, int64_t finest_level, double canonical_size,   \
-      int64_t canonical_level, c10::string_view on_invalid
-#define PLAN_VALUES                                                                           \
-  output_size, spatial_scales, sampling_ratio, aligned, reduce, finest_level, canonical_size, \
-      canonical_level, on_invalid
-
 template <typename A>
 bool is_valid(const A* roi, int64_t images) {
   for (int i = 1; i < 5; ++i) {
@@ -100,16 +92,16 @@ void run(at::TensorList features, const at::Tensor& rois, const std::optional<at
 }
 
 void multi_level_roi_align_out(at::TensorList features, const at::Tensor& rois,
-                               const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS,
+                               const std::optional<at::Tensor>& levels, MULTI_LEVEL_ARGUMENTS,
                                at::Tensor& out) {
-  const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+  const MultiLevelPlan plan = make_plan(features, MULTI_LEVEL_VALUES);
   check_rois(features, rois, levels);
   run(features, rois, levels, plan, spatial_scales, out);
 }
 
 at::Tensor multi_level_roi_align(at::TensorList features, const at::Tensor& rois,
-                                 const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS) {
-  const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+                                 const std::optional<at::Tensor>& levels, MULTI_LEVEL_ARGUMENTS) {
+  const MultiLevelPlan plan = make_plan(features, MULTI_LEVEL_VALUES);
   check_rois(features, rois, levels);
   const at::Tensor out =
       empty_output(features[0], rois.size(0), plan.slots, plan.bins_h, plan.bins_w, plan.stack);
@@ -137,8 +129,9 @@ std::tuple<std::vector<at::Tensor>, at::Tensor> backward(const Separable<A>& p,
 
 std::tuple<std::vector<at::Tensor>, at::Tensor> multi_level_roi_align_backward(
     const at::Tensor& grad, at::TensorList features, const at::Tensor& rois,
-    const std::optional<at::Tensor>& levels, PLAN_ARGUMENTS, bool need_features, bool need_rois) {
-  const MultiLevelPlan plan = make_plan(features, PLAN_VALUES);
+    const std::optional<at::Tensor>& levels, MULTI_LEVEL_ARGUMENTS, bool need_features,
+    bool need_rois) {
+  const MultiLevelPlan plan = make_plan(features, MULTI_LEVEL_VALUES);
   check_rois(features, rois, levels);
   check_result("grad", grad, features, rois, plan);
   const at::Tensor slots = by_slot(grad, plan);

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 
+#include "cpu/pages.h"
 #include "cpu/read_ahead.h"
 #include "cpu/separable_tables.h"
 #include "cpu/streaming.h"
-#include "cpu/zero_pages.h"
 
 namespace segroi {
 namespace {
@@ -26,6 +26,8 @@ void write_crops(const Problem<T>& problem) {
   const auto run = problem.planar ? kernels.crop_planar : kernels.crop_interleaved;
   const int64_t block = problem.planar ? kPlaneBlock : problem.channels;
   const int64_t blocks = (problem.channels + block - 1) / block;
+  const int64_t values = problem.count * problem.channels * problem.bins_h * problem.bins_w;
+  const bool stream = values * problem.element_bytes >= kStreamBytes;
   for_each_wave<T>(problem, false, kernels.width, [&](const Wave<T>& wave) {
     const int64_t crops = wave.crops.size();
     const ReadAhead<T> ahead(problem, wave);
@@ -39,9 +41,11 @@ void write_crops(const Problem<T>& problem) {
         const int64_t crop = wave.crops[k];
         ahead.read(k, wave, channel, channels, progress);
         run({wave.tables.data() + k * problem.per, problem.reads(crop), problem.crop(crop),
-             problem.stride, problem.bins_h, problem.bins_w, channel, channels, problem.fill},
+             problem.stride, problem.bins_h, problem.bins_w, channel, channels, problem.fill,
+             stream},
             scratch);
       }
+      if (stream) stream_fence();
     });
   });
 }
@@ -162,11 +166,10 @@ template <typename A>
 std::vector<at::Tensor> separable_backward_maps(const Separable<A>& p, const at::Tensor& grad) {
   std::vector<at::Tensor> grads;
   std::vector<bool> zero;
-  const bool interleaved = is_channels_last(p.maps[0]);
-  const auto format = interleaved ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  const auto format =
+      is_channels_last(p.maps[0]) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   for (const at::Tensor& map : p.maps) {
-    // Planar tiles are short pieces of many planes: zeroing one is what brings it into the cache.
-    at::Tensor to = interleaved ? zero_pages(map.sizes(), format, map.options()) : at::Tensor();
+    at::Tensor to = zero_pages(map.sizes(), format, map.options());
     zero.push_back(to.defined());
     if (!to.defined()) {
       to = at::empty(map.sizes(), map.options().memory_format(format));

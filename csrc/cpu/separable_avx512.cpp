@@ -1,6 +1,7 @@
 // Kernels for AVX-512, compiled by function attributes: the build needs no flag, and the file is
 // empty on other architectures.
 #include "cpu/separable_kernels.h"
+#include "cpu/streaming.h"
 
 #ifdef __x86_64__
 // Whatever these bring is compiled for the baseline, before the target changes.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpu/separable_vector.h"
+#include "cpu/streaming.h"
 
 namespace {
 
@@ -35,6 +36,13 @@ inline T outside_part(const CropTask<T>& task, int p, int q) {
 template <typename T>
 inline bool extrapolates(const CropTask<T>& task) {
   return task.extrapolation != 0 && task.count == 1;
+}
+
+// n values of one type, past the caches.
+template <typename T, typename S>
+inline void stream_values(const T* src, int64_t n, S* dst) {
+  segroi::copy_bytes<true>(reinterpret_cast<char*>(dst), reinterpret_cast<const char*>(src),
+                           n * static_cast<int64_t>(sizeof(T)));
 }
 
 // First and last input of outputs [begin, end).
@@ -115,10 +123,10 @@ void crop_planes(const CropTask<T>& task, int64_t channel, int p, int end, Scrat
   const Strides& stride = task.crop_stride;
   const int64_t rows = static_cast<int64_t>(end - p) * C, bins = task.bins_w;
   const bool dense = stride.x == 1 && stride.y == bins && stride.c == task.bins_h * bins;
-  const bool direct =
-      std::is_same_v<S, T> && dense && end - p == task.bins_h && !extrapolates(task);
-  T* crop = direct ? static_cast<T*>(task.crop) + channel * stride.c
-                   : scratch.get<T>(Scratch::kCrop, rows * bins);
+  const bool whole = std::is_same_v<S, T> && dense && end - p == task.bins_h && !extrapolates(task);
+  S* target = static_cast<S*>(task.crop) + channel * stride.c;
+  const bool direct = whole && !task.stream;
+  T* crop = direct ? reinterpret_cast<T*>(target) : scratch.get<T>(Scratch::kCrop, rows * bins);
   bool written = false;
   for (int i = 0; i < task.count; ++i) {
     const Pooled<T>& source = task.sources[i];
@@ -131,7 +139,9 @@ void crop_planes(const CropTask<T>& task, int64_t channel, int p, int end, Scrat
     written = true;
   }
   if (!written) std::memset(crop, 0, rows * bins * sizeof(T));
-  if (!direct) store_planar<V, S>(task, channel, C, p, end, crop);
+  if (direct) return;
+  if (whole) return stream_values(crop, rows * bins, target);
+  store_planar<V, S>(task, channel, C, p, end, crop);
 }
 
 template <class V, typename S, typename T = typename V::T>
@@ -195,15 +205,11 @@ void sum_interleaved_rows(const Pooled<T>& source, int64_t channel, int64_t n, i
 template <class V, typename S, typename T = typename V::T>
 void crop_pixels(const CropTask<T>& task, int64_t channel, int64_t n, int p, Scratch& scratch) {
   const Strides& stride = task.crop_stride;
-  const bool direct = std::is_same_v<S, T> && stride.c == 1 && !extrapolates(task);
+  const bool dense = std::is_same_v<S, T> && stride.c == 1;
+  const bool direct = dense && !task.stream && !extrapolates(task);
   S* target = static_cast<S*>(task.crop) + channel * stride.c + p * stride.y;
   const int64_t step = direct ? stride.x : n;
-  T* crop;
-  if constexpr (std::is_same_v<S, T>) {
-    crop = direct ? target : scratch.get<T>(Scratch::kCrop, task.bins_w * n);
-  } else {
-    crop = scratch.get<T>(Scratch::kCrop, task.bins_w * n);
-  }
+  T* crop = direct ? reinterpret_cast<T*>(target) : scratch.get<T>(Scratch::kCrop, task.bins_w * n);
   bool written = false;
   for (int i = 0; i < task.count; ++i) {
     const Pooled<T>& source = task.sources[i];
@@ -223,7 +229,12 @@ void crop_pixels(const CropTask<T>& task, int64_t channel, int64_t n, int p, Scr
       const T outside = outside_part(task, p, q);
       for (int64_t i = 0; i < n; ++i) row[i] += outside;
     }
-    if (!direct) narrow<V, S>(row, n, target + q * stride.x, stride.c);
+    if (direct) continue;
+    if (dense && task.stream) {
+      stream_values(row, n, target + q * stride.x);
+    } else {
+      narrow<V, S>(row, n, target + q * stride.x, stride.c);
+    }
   }
 }
 

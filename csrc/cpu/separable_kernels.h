@@ -50,6 +50,7 @@ struct CropTask {
   int bins_h, bins_w;
   int64_t channel, channels;  // the range to fill
   double extrapolation;
+  bool stream;  // write past the caches
 };
 
 // Rows [row, row + rows) of channels [channel, channel + channels) of one gradient map.

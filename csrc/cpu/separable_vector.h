@@ -128,32 +128,30 @@ inline void combine_planes_tile(T* dst, int64_t dst_step, int64_t n, const Rows<
     typename V::Reg sum[C][N];
     SEGROI_UNROLL
     for (int i = 0; i < N; ++i) mask[i] = V::mask(n - x - i * V::kWidth);
+    T* to = dst + x;
     SEGROI_UNROLL
-    for (int c = 0; c < C; ++c) {
+    for (int c = 0; c < C; ++c, to += dst_step) {
       SEGROI_UNROLL
       for (int i = 0; i < N; ++i) {
-        const T* at = dst + c * dst_step + x + i * V::kWidth;
-        sum[c][i] = kAdd ? V::load(at, mask[i]) : V::zero();
+        sum[c][i] = kAdd ? V::load(to + i * V::kWidth, mask[i]) : V::zero();
       }
     }
     for (int t = 0; t < taps.count; ++t) {
       const T* row = rows.at(taps.input[t]) + x;
       const auto weight = V::set(taps.weight[t]);
       SEGROI_UNROLL
-      for (int c = 0; c < C; ++c) {
+      for (int c = 0; c < C; ++c, row += step) {
         SEGROI_UNROLL
         for (int i = 0; i < N; ++i) {
-          const auto value = V::load(row + c * step + i * V::kWidth, mask[i]);
-          sum[c][i] = V::fma(weight, value, sum[c][i]);
+          sum[c][i] = V::fma(weight, V::load(row + i * V::kWidth, mask[i]), sum[c][i]);
         }
       }
     }
+    to = dst + x;
     SEGROI_UNROLL
-    for (int c = 0; c < C; ++c) {
+    for (int c = 0; c < C; ++c, to += dst_step) {
       SEGROI_UNROLL
-      for (int i = 0; i < N; ++i) {
-        V::store(dst + c * dst_step + x + i * V::kWidth, sum[c][i], mask[i]);
-      }
+      for (int i = 0; i < N; ++i) V::store(to + i * V::kWidth, sum[c][i], mask[i]);
     }
   }
 }
@@ -169,7 +167,8 @@ inline void combine_planes(T* dst, int64_t dst_step, int64_t n, const Rows<T>& r
 }
 
 // R rows of n values each, times the matrix: out[r][i] = or += sum of weight * in[r][input].
-// Without kTwo, n is below a vector's width, so that the lane that stays 0 is in the first vector.
+// Without kTwo, n is below a vector's width: all bases are 0, and the lane that stays 0 is in the
+// first vector.
 template <class V, bool kAdd, bool kTwo, int R, typename T = typename V::T>
 inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>& lanes, T* out,
                         int64_t out_step, int64_t outputs) {
@@ -177,6 +176,10 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
   const uint8_t* index = lanes.index;
   const T* weight = lanes.weight;
   typename V::Reg sum[R], a[R], b[R];
+  if (!kTwo) {
+    SEGROI_UNROLL
+    for (int r = 0; r < R; ++r) a[r] = V::load(in + r * in_step, V::mask(n));
+  }
   for (int s = 0; s < lanes.count; ++s) {
     const LaneSegment& segment = lanes.segments[s];
     const auto mask = V::mask(outputs - segment.block * W);
@@ -185,13 +188,15 @@ inline void spread_tile(const T* in, int64_t in_step, int64_t n, const Lanes<T>&
       SEGROI_UNROLL
       for (int r = 0; r < R; ++r) sum[r] = kAdd ? V::load(to + r * out_step, mask) : V::zero();
     }
-    const int64_t left = n - segment.base;
-    const auto mask_a = V::mask(left);
-    const auto mask_b = V::mask(smaller<int64_t>(left - W, W - 1));  // the last lane stays 0
-    SEGROI_UNROLL
-    for (int r = 0; r < R; ++r) {
-      a[r] = V::load(in + r * in_step + segment.base, mask_a);
-      if (kTwo) b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
+    if (kTwo) {
+      const int64_t left = n - segment.base;
+      const auto mask_a = V::mask(left);
+      const auto mask_b = V::mask(smaller<int64_t>(left - W, W - 1));  // the last lane stays 0
+      SEGROI_UNROLL
+      for (int r = 0; r < R; ++r) {
+        a[r] = V::load(in + r * in_step + segment.base, mask_a);
+        b[r] = V::load(in + r * in_step + segment.base + W, mask_b);
+      }
     }
     for (int i = 0; i < segment.steps; ++i, index += W, weight += W) {
       const auto lane = V::index(index);

@@ -1,8 +1,5 @@
-// Copying and zeroing past the caches, for outputs too large to be found there again; and the hint
-// that a large fresh output be backed by huge pages, without which page faults dominate.
+// Copying and zeroing past the caches, for outputs too large to be found there again. Torch-free.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <cstring>
@@ -10,18 +7,14 @@
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 namespace segroi {
 
 constexpr int64_t kStreamBytes = int64_t{16} << 20;  // outputs from this size on are streamed
-constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
-// Bytes up to the next 16-byte boundary of p, at most n.
-inline int64_t bytes_to_alignment(const void* p, int64_t n) {
-  const int64_t head = -reinterpret_cast<intptr_t>(p) & 15;
+// Bytes from p to the next cache line, at most n: streaming a part of a line gains nothing.
+inline int64_t bytes_to_line(const void* p, int64_t n) {
+  const int64_t head = -reinterpret_cast<intptr_t>(p) & 63;
   return head < n ? head : n;
 }
 
@@ -30,7 +23,7 @@ template <bool kStream>
 inline void copy_bytes(char* dst, const char* src, int64_t n) {
 #ifdef __SSE2__
   if (kStream) {
-    int64_t i = bytes_to_alignment(dst, n);
+    int64_t i = bytes_to_line(dst, n);
     std::memcpy(dst, src, i);
     for (; i + 64 <= n; i += 64) {
       const __m128i* from = reinterpret_cast<const __m128i*>(src + i);
@@ -53,10 +46,13 @@ template <bool kStream>
 inline void zero_bytes(char* dst, int64_t n) {
 #ifdef __SSE2__
   if (kStream) {
-    int64_t i = bytes_to_alignment(dst, n);
+    int64_t i = bytes_to_line(dst, n);
     std::memset(dst, 0, i);
     const __m128i zero = _mm_setzero_si128();
-    for (; i + 16 <= n; i += 16) _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i), zero);
+    for (; i + 64 <= n; i += 64) {
+      __m128i* to = reinterpret_cast<__m128i*>(dst + i);
+      for (int part = 0; part < 4; ++part) _mm_stream_si128(to + part, zero);
+    }
     std::memset(dst + i, 0, n - i);
     return;
   }
@@ -67,16 +63,6 @@ inline void zero_bytes(char* dst, int64_t n) {
 inline void stream_fence() {
 #ifdef __SSE2__
   _mm_sfence();
-#endif
-}
-
-// Ask for huge pages behind a large tensor that nobody has touched yet.
-inline void hint_huge_pages(const at::Tensor& t) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.data_ptr());
-  const uintptr_t from = (begin + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  const uintptr_t to = (begin + t.nbytes()) / kHugePageBytes * kHugePageBytes;
-  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
 #endif
 }
 

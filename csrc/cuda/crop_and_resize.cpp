@@ -10,11 +10,6 @@ namespace {
 constexpr const char* kOp = "crop_and_resize";
 constexpr double kScale = 1;  // boxes are in cells or normalised
 
-#define PLAN_ARGUMENTS                                                                           \
-  at::IntArrayRef crop_size, c10::string_view method, double fill, c10::string_view coordinates, \
-      int64_t pool, c10::string_view on_invalid
-#define PLAN_VALUES crop_size, method, fill, coordinates, pool, on_invalid
-
 SeparableArgs make_args(const CropAndResizePlan& plan, const at::Tensor& features,
                         const at::Tensor& boxes, const at::Tensor& index) {
   plan.check_inputs(features, boxes, index);
@@ -45,13 +40,13 @@ void run(const CropAndResizePlan& plan, const at::Tensor& features, const at::Te
 }
 
 void crop_and_resize_out(const at::Tensor& features, const at::Tensor& boxes,
-                         const at::Tensor& index, PLAN_ARGUMENTS, const at::Tensor& out) {
-  run(CropAndResizePlan(PLAN_VALUES), features, boxes, index, out);
+                         const at::Tensor& index, CROP_ARGUMENTS, const at::Tensor& out) {
+  run(CropAndResizePlan(CROP_VALUES), features, boxes, index, out);
 }
 
 at::Tensor crop_and_resize(const at::Tensor& features, const at::Tensor& boxes,
-                           const at::Tensor& index, PLAN_ARGUMENTS) {
-  const CropAndResizePlan plan(PLAN_VALUES);
+                           const at::Tensor& index, CROP_ARGUMENTS) {
+  const CropAndResizePlan plan(CROP_VALUES);
   plan.check_inputs(features, boxes, index);
   const at::Tensor out = empty_crops(features, boxes.size(0), 1, plan.crop_h / plan.pool,
                                      plan.crop_w / plan.pool, false);
@@ -62,9 +57,9 @@ at::Tensor crop_and_resize(const at::Tensor& features, const at::Tensor& boxes,
 std::tuple<at::Tensor, at::Tensor> crop_and_resize_backward(const at::Tensor& grad,
                                                             const at::Tensor& features,
                                                             const at::Tensor& boxes,
-                                                            const at::Tensor& index, PLAN_ARGUMENTS,
+                                                            const at::Tensor& index, CROP_ARGUMENTS,
                                                             std::array<bool, 2> needs) {
-  const CropAndResizePlan plan(PLAN_VALUES);
+  const CropAndResizePlan plan(CROP_VALUES);
   const SeparableArgs args = make_args(plan, features, boxes, index);
   plan.check_crops("grad", grad, features, boxes);
   const at::Tensor slots = grad.unsqueeze(1);  // what is not needed is not filled: nobody reads it

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 OPTIONAL = ("onnxruntime", "onnx", "scikit-learn", "tensorboard", "hypothesis")
 REQUIRED = (
@@ -54,7 +53,6 @@ class Facts:
     gpu_driver: bool = False
     extension: dict[str, object] = field(default_factory=dict)
     extension_error: str = ""
-    extension_files: list[str] = field(default_factory=list)
     detectron2: str = ""
     detectron2_error: str = ""
     detectron2_cuda: str = ""  # "not available" in a build for the CPU
@@ -99,7 +97,6 @@ def collect() -> Facts:
     if facts.detectron2:
         facts.detectron2_error = _import("detectron2.modeling", "detectron2")[1]
         facts.detectron2_cuda = str(sys.modules["detectron2._C"].get_cuda_version())
-    facts.extension_files = sorted(p.name for p in Path(__file__).parents[1].glob("_C.*"))
     try:
         from segroi import build_info
 
@@ -202,8 +199,6 @@ def _extension(facts: Facts) -> list[Finding]:
     if not info.get("built"):
         fix = REBUILD if facts.compiler else f"install g++ (or set CXX), then {REBUILD}"
         text = f"slow reference operators: {info.get('why_not')}"
-        if facts.extension_files and "not built" in text:
-            text += f" for Python {facts.python}: there is {', '.join(facts.extension_files)}"
         return [Finding("warning", text, fix), *_nvcc(facts)]
     cuda = f"CUDA {info['cuda']} for {info['cuda_archs']}" if info["cuda"] else "CPU only"
     findings = [Finding("ok", f"operators compiled with g++ {info['compiler']}, {cuda}")]

@@ -377,7 +377,7 @@ def test_equals_detectron2(pooler_type, sampling_ratio):
 
 @built
 def test_pybind_entry_is_the_same_operator():
-    from segroi import _C
+    _C = pytest.importorskip("segroi._C", reason="built with another Python")
 
     maps, rois = small(3, 4, torch.float32)
     options = ([7, 7], list(SCALES), 2, True, "sum", 2, 224.0, 4, "raise")

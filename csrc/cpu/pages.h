@@ -1,11 +1,28 @@
-// Large tensors of zeros that nobody writes.
+// The memory behind large fresh tensors: huge pages, without which page faults dominate, and zeros
+// that nobody writes.
 #pragma once
 
 #include <ATen/ATen.h>
 
-#include "cpu/streaming.h"
+#include <cstdint>
 
-namespace segroi::cpu {
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace segroi {
+
+constexpr int64_t kHugePageBytes = int64_t{2} << 20;
+
+// Ask for huge pages behind a large tensor that nobody has touched yet.
+inline void hint_huge_pages(const at::Tensor& t) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.data_ptr());
+  const uintptr_t from = (begin + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  const uintptr_t to = (begin + t.nbytes()) / kHugePageBytes * kHugePageBytes;
+  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+#endif
+}
 
 // malloc gives larger blocks back to the operating system when they are freed, so that the next one
 // comes as fresh pages, which the kernel has cleared: clearing them again is work for nothing.
@@ -35,4 +52,4 @@ inline at::Tensor zero_pages(at::IntArrayRef sizes, at::MemoryFormat format,
 #endif
 }
 
-}  // namespace segroi::cpu
+}  // namespace segroi
