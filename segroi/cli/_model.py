@@ -17,7 +17,7 @@ ONNX = ".onnx"
 def load_for_prediction(
     path: str, size: int | None = None, device: str = "", threshold: float = 0.0
 ) -> tuple[nn.Module, list[dict]]:
-    """The model and its categories.
+    """The model and its categories, for prediction alone: batch norms are folded.
 
     Args:
         path: weights of ``segroi train`` or of Detectron2's launchers, the folder of either's run,
@@ -26,6 +26,7 @@ def load_for_prediction(
         device: "cpu", "cuda", ...; default: the GPU where there is one.
         threshold: no detection with a lower score is wanted: time for its mask is saved.
     """
+    from segroi.layers.norm import fold_batch_norms
     from segroi.tv.checkpoint import load_model
     from segroi.tv.engine import pick_device
     from segroi.tv.predict import drop_below
@@ -39,14 +40,14 @@ def load_for_prediction(
         overrides = {} if size is None else {"size": size}
         model, info = load_model(weights, **overrides)
         drop_below(model, threshold)
-        return model.to(chosen), info["categories"]
+        return fold_batch_norms(model.eval()).to(chosen), info["categories"]
     if size is not None:
         raise UsageError("--size is for weights of torchvision: a run of Detectron2 has its own")
     from segroi.d2.predict import load_run
 
     model, names = load_run(weights, chosen, threshold)
     drop_below(model, threshold)
-    return model, [{"name": name} for name in names]
+    return fold_batch_norms(model.eval()), [{"name": name} for name in names]
 
 
 def load_detector(*arguments: Any) -> tuple[nn.Module, list[dict]]:
