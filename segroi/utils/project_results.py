@@ -18,13 +18,19 @@ from segroi.utils.suggest import UsageError, existing_folder
 COMMIT_DIGITS = 10
 
 
-def record(results_file: Path, table_id: str, values: Mapping[str, Sequence[float | None]]) -> None:
+def record(
+    results_file: Path,
+    table_id: str,
+    values: Mapping[str, Sequence[float | None]],
+    spread: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Fill "ours" of some rows of one table, with commit, device and version of torch.
 
     Args:
         results_file: a results.json.
         table_id: id of the table.
         values: numbers by the name of the row; None for a number that was not measured.
+        spread: the standard deviations of what are means, by the name of the row.
 
     Raises:
         ValueError: if the file has no such table or the table no such row.
@@ -35,6 +41,8 @@ def record(results_file: Path, table_id: str, values: Mapping[str, Sequence[floa
         "versions": f"torch {torch.__version__}",
     }
     rows = {name: {"values": list(numbers), **origin} for name, numbers in values.items()}
+    for name, widths in (spread or {}).items():
+        rows[name]["spread"] = list(widths)
     _fill(results_file, table_id, rows)
 
 
