@@ -38,6 +38,12 @@ DECODERS = {
     "fcn8": {"steps": 2},
     "stride8": {"output_stride": 8},
 }
+NAMES = {
+    "base": "bilinear only",
+    "fcn16": "FCN16",
+    "fcn8": "FCN8",
+    "stride8": "output stride 8",
+}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -131,18 +137,12 @@ def run_cell(args: argparse.Namespace, decoder: str, background: float, rate: in
 def main() -> None:
     """Run the chosen cells, one after the other."""
     args = _arguments()
-    names = {
-        "base": "bilinear only",
-        "fcn16": "FCN16",
-        "fcn8": "FCN8",
-        "stride8": "output stride 8",
-    }
     values: dict[str, list[float | None]] = {}
     Path(args.output).mkdir(parents=True, exist_ok=True)
     for background in args.backgrounds:
         for decoder in args.decoders:
             row = values.setdefault(
-                f"{names[decoder]}, background {round(100 * background)} %", [None] * 3
+                f"{NAMES[decoder]}, background {round(100 * background)} %", [None] * 3
             )
             for rate in args.rates:
                 start = time.perf_counter()

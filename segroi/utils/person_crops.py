@@ -129,6 +129,22 @@ def grow_box(
     return x - half_w, y - half_h, x + half_w, y + half_h
 
 
+def crop_region(
+    box: tuple[float, float, float, float], size: tuple[int, int], background: float
+) -> tuple[int, int, int, int]:
+    """The pixels (x0, y0, x1, y1) that :func:`crop_person` cuts out, at least one.
+
+    Args:
+        box: xyxy px.
+        size: (height, width) px of the crop.
+        background: see :func:`grow_box`.
+    """
+    grown = grow_box(box, size[0] / size[1], background)
+    x0, y0 = (int(np.floor(v)) for v in grown[:2])
+    x1, y1 = (int(np.ceil(v)) for v in grown[2:])
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
 def crop_person(
     image: np.ndarray, person: Person, size: tuple[int, int], background: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -144,9 +160,7 @@ def crop_person(
         The crop uint8 ``[height, width, 3]``, zero outside the image, and its label uint8
         ``[height, width]`` of 0, 1 and 255.
     """
-    box = grow_box(person.box, size[0] / size[1], background)
-    x0, y0 = (int(np.floor(v)) for v in box[:2])
-    x1, y1 = (int(np.ceil(v)) for v in box[2:])
+    x0, y0, x1, y1 = crop_region(person.box, size, background)
     height, width = image.shape[:2]
     inside = np.s_[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
     top, left = max(-y0, 0), max(-x0, 0)

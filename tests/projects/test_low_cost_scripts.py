@@ -9,6 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from pycocotools import mask as mask_utils
+
+from segroi.modeling.semantic.low_cost import build_low_cost_segmenter
 
 FOLDER = Path(__file__).parents[2] / "projects/LowCostSemSeg"
 
@@ -47,3 +51,31 @@ def test_person_table(coco, monkeypatch):
         assert row[1] is None and 0 <= row[0] <= 100 and 0 <= row[2] <= 100
     assert len(list((coco / "out/pictures").glob("*.png"))) == 4
     assert len(list((coco / "out/weights").glob("*.pth"))) == 4
+
+
+def test_person_ap(coco, monkeypatch):
+    """A perfect detector: annotated masks score 100, a person that fills its box, too."""
+    boxes = [[10, 10, 20, 50], [45, 10, 20, 50]]
+    found = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
+    half = [[10, 10, 20, 10, 20, 60, 10, 60], [45, 10, 55, 10, 55, 60, 45, 60]]
+    for family in ("single_branch", "multi_shape"):
+        folder = coco / f"detector/{family}-0"
+        folder.mkdir(parents=True)
+        masks = mask_utils.frPyObjects(half, 80, 80)
+        codes = [{**m, "counts": m["counts"].decode()} for m in masks]
+        text = json.dumps([{**d, "segmentation": c} for d, c in zip(found, codes)])
+        (folder / "detections.json").write_text(text)
+    network = build_low_cost_segmenter(num_classes=2, steps=1, depth_multiplier=0.25)
+    network.sem_seg_head.score.bias.data[1] += 100.0  # a network that sees persons everywhere
+    torch.save(network.state_dict(), coco / "fcn16_5_1.pth")
+    words = f"--val-json {coco}/coco.json --images {coco} --detector {coco}/detector --width 0.25 "
+    words += f"--networks {coco}/fcn16_5_1.pth --size 40 24 --output {coco}/ap --device cpu"
+    monkeypatch.syspath_prepend(str(FOLDER))
+    run("person_ap.py", words, monkeypatch)
+    values = json.loads((coco / "ap/table.json").read_text())
+    assert values["the annotated masks"] == values["the boxes themselves"] == [100.0] * 3
+    # half of the person is a match at the lowest of the ten thresholds alone
+    assert values["SSD-ISB, Single-Branch"] == values["SSD-ISB, Multi-Shape"] == [10.0, 100.0, 0.0]
+    # the crop of a person of 20 x 50 px has 34 x 56: an IoU of 0.53
+    assert values["FCN16, background 5 %, rate 1"] == [10.0, 100.0, 0.0]
+    assert len(list((coco / "ap").glob("*.png"))) == 3
