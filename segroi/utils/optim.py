@@ -1,8 +1,8 @@
-"""RMSProp as TensorFlow computes it."""
+"""RMSProp as TensorFlow computes it, and what single parameters get."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -74,3 +74,18 @@ def decay_convolutions(model: nn.Module, weight_decay: float = 4e-5) -> list[dic
         {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
     ]
+
+
+def slow_modules(modules: Sequence[str], factor: float) -> Callable[[str], float]:
+    """Factor of the learning rate by the name of a parameter.
+
+    Args:
+        modules: names of modules whose parameters learn more slowly.
+        factor: their factor; that of other parameters is 1.
+
+    Example:
+        >>> slow_modules(["roi_heads.box_head"], 0.1)("roi_heads.box_head.fc1.weight")
+        0.1
+    """
+    starts = tuple(f"{module}." for module in modules)
+    return lambda name: factor if name.startswith(starts) else 1.0

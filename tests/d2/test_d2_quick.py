@@ -81,3 +81,13 @@ def test_adamw_is_the_optimizer_of_both_forms():
     assert type(ours) is type(theirs) is torch.optim.AdamW
     for one, other in zip(ours.param_groups, theirs.param_groups, strict=True):
         assert (one["lr"], one["weight_decay"]) == (other["lr"], other["weight_decay"])
+
+
+def test_large_kernels_of_small_sbr_cnn_learn_slowly():
+    cfg = LazyConfig.load(str(QUICK / "sbr_cnn_small.py"))
+    cfg.optimizer.params.model = model = instantiate(cfg.model)
+    rates = {p: g["lr"] for g in instantiate(cfg.optimizer).param_groups for p in g["params"]}
+    slow = {n for n, p in model.named_parameters() if p in rates and rates[p] < cfg.optimizer.lr}
+    large = {n for n, p in model.named_parameters() if p.dim() == 4 and max(p.shape[2:]) == 7}
+    assert large and large <= slow
+    assert not any(n.startswith(("backbone", "roi_heads.mask_head")) for n in slow)

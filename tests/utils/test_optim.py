@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segroi.utils.optim import TFRMSprop, decay_convolutions
+from segroi.utils.optim import TFRMSprop, decay_convolutions, slow_modules
 
 
 def test_equals_the_formulas():
@@ -40,3 +40,9 @@ def test_groups_and_arguments():
     TFRMSprop(groups).step()  # no gradients: nothing happens
     with pytest.raises(ValueError, match="TFRMSprop"):
         TFRMSprop(groups, decay=1.5)
+
+
+def test_named_modules_learn_slowly():
+    factor = slow_modules(["heads.box", "neck"], 0.1)
+    names = ("heads.box.0.weight", "neck.bias", "heads.box_predictor.weight", "heads.mask.weight")
+    assert [factor(name) for name in names] == [0.1, 0.1, 1.0, 1.0]
