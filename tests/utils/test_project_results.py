@@ -26,6 +26,12 @@ def test_only_the_named_row_is_filled(results):
     assert rows[1]["ours"]["versions"].startswith("torch ") and rows[1]["ours"]["device"]
 
 
+def test_means_have_their_spread(results):
+    record(results, "speed", {"a": [1, 2], "b": [3, 4]}, {"a": [0.5, 0.25]})
+    rows = json.loads(results.read_text())["tables"][0]["rows"]
+    assert rows[0]["ours"]["spread"] == [0.5, 0.25] and "spread" not in rows[1]["ours"]
+
+
 def test_lists_of_numbers_stay_on_one_line(results):
     record(results, "speed", {"a": [1, 2]})
     assert '"paper": [1.5, 2],' in results.read_text()
