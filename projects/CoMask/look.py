@@ -18,8 +18,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -27,9 +26,11 @@ from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig
 from torch import Tensor
 
+from segroi.d2.checkpoint import SafeCheckpointer
 from segroi.d2.comask_picture import dense_box_picture
 from segroi.d2.data import add_data_arguments, apply_data_arguments
 from segroi.d2.report import KINDS
+from segroi.d2.trust import load_lazy_config
 from segroi.utils.provenance import write_provenance
 from segroi.utils.run_record import EVALUATION, Evaluation
 
@@ -108,11 +109,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4)
     add_data_arguments(parser)
     args = parser.parse_args()
-    cfg = LazyConfig.load(args.config_file)
+    cfg = load_lazy_config(args.config_file)
     apply_data_arguments(cfg, args)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = instantiate(cfg.model).to(device).eval()
-    DetectionCheckpointer(model).load(args.weights)
+    SafeCheckpointer(model).load(args.weights)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     for choice, evaluation in compare(cfg, model).items():
