@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole job on a bare machine: sets everything up (see setup_env.sh), then makes digit scenes, trains,
-# evaluates, draws and reports; minutes on two CPU cores. Options are those of `segroi demo`.
+# The whole job on a bare machine: sets everything up (see setup_env.sh), then makes digit scenes, trains
+# Mask R-CNN with GRoIE and a small SSD-ISB, evaluates, draws both side by side and reports; minutes on two
+# CPU cores. Options are those of `segroi demo`.
 #
 #   bash scripts/demo.sh [--host d2|tv] [--output DIR]
 set -euo pipefail

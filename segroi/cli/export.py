@@ -3,7 +3,8 @@
 segroi export --weights runs/mine --to onnx --output model.onnx --check photograph.jpg
 
 The file takes one image (float32 [3, H, W], RGB in 0..1, any size unless --image-size fixes it)
-and gives boxes, labels, scores and masks; segroi predict runs an ONNX file.
+and gives boxes, labels, scores and masks, or the class of each pixel; segroi predict runs an ONNX
+file that finds objects.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class SemanticSegmenter(LowCostSegmenter):
         logits = super().forward(torch.cat([_padded(x, inputs, 0.0) for x in inputs]))
         if not self.training:
             return [
-                {"semantic": _as_large_as(image, part[:, : x.shape[2], : x.shape[3]])}
+                {"semantic": self._classes(part[:, : x.shape[2], : x.shape[3]], image)}
                 for image, x, part in zip(images, inputs, logits)
             ]
         if targets is None:
@@ -84,23 +84,25 @@ class SemanticSegmenter(LowCostSegmenter):
     def _resized(self, image: Tensor) -> Tensor:
         if not self.size:
             return image
-        scale = self.size / min(image.shape[-2:])
-        size = [round(side * scale) for side in image.shape[-2:]]
+        sides = image.shape[-2:]
+        short = torch.sym_min(*sides)
+        # in integers, which a graph can hold
+        size = [(2 * side * self.size + short) // (2 * short) for side in sides]
         return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+    def _classes(self, logits: Tensor, image: Tensor) -> Tensor:
+        if self.size:
+            logits = F.interpolate(logits[None], image.shape[-2:], mode="bilinear")[0]
+        return logits.argmax(0)
 
 
 def _padded(x: Tensor, batch: Sequence[Tensor], value: float) -> Tensor:
     """Padded at the right and at the bottom to the largest of the batch, whole cells."""
     height, width = (
-        -(-max(other.shape[d] for other in batch) // _DIVISOR) * _DIVISOR for d in (-2, -1)
+        (max(other.shape[d] for other in batch) + _DIVISOR - 1) // _DIVISOR * _DIVISOR
+        for d in (-2, -1)
     )
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]), value=value)
-
-
-def _as_large_as(image: Tensor, logits: Tensor) -> Tensor:
-    if logits.shape[-2:] != image.shape[-2:]:
-        logits = F.interpolate(logits[None], image.shape[-2:], mode="bilinear")[0]
-    return logits.argmax(0)
 
 
 def build_semantic(

@@ -38,7 +38,7 @@ class BranchMasks:
         """
         if self.logits.shape[1] == 1:
             return self.logits[:, 0]
-        rows = torch.arange(len(self.index), device=self.index.device)
+        rows = torch.arange(self.index.shape[0], device=self.index.device)
         return self.logits[rows, labels[self.index].long() - 1]
 
 
@@ -117,9 +117,9 @@ class InstanceBranches(nn.Module):
             size = max(len(rows), 1) if self.training or b in cut else _chunk(maps, shape)
             logits = []
             for part in rows.split(size) or (rows,):
-                crops = cut[b] if b in cut else _resize(maps, cells[part], image[part], shape)
+                crops = cut[b] if b in cut else resized_crops(maps, cells[part], image[part], shape)
                 if self.condition_on_box:
-                    crops = [_with_coordinates(c, regions[part], boxes[part]) for c in crops]
+                    crops = [with_coordinates(c, regions[part], boxes[part]) for c in crops]
                 logits.append(self.branches[b](crops))
             masks.append(BranchMasks(rows, torch.cat(logits), regions[rows]))
         return masks
@@ -147,13 +147,23 @@ def _chunk(maps: Sequence[Tensor], shape: tuple[int, int]) -> int:
     return max(1, _CHUNK_BYTES // box)
 
 
-def _resize(
+def resized_crops(
     maps: Sequence[Tensor], cells: Tensor, image: Tensor, shape: tuple[int, int]
 ) -> list[Tensor]:
-    """Crops of ``shape`` cells from each map: sampled at twice the size, then max-pooled."""
+    """Crops of ``shape`` cells from each map: sampled at twice the size, then max-pooled.
+
+    Args:
+        maps: the grid and finer maps, Tensor[N, C, f * H, f * W].
+        cells: int64 Tensor[R, 4] (x0, y0, x1, y1) in cells of the grid.
+        image: int64 Tensor[R].
+        shape: (h, w) of the branch, in cells.
+
+    Returns:
+        Tensor[R, C, f * h, f * w] of each map.
+    """
     crops = []
     for features in maps:
-        factor = features.shape[-1] // maps[0].shape[-1]
+        factor = int(features.shape[-1] // maps[0].shape[-1])  # a trace has tensors here
         size = [side * factor * _POOL for side in shape]
         boxes = (cells * factor).float()
         crops.append(
@@ -169,6 +179,7 @@ def _max_pool(x: Tensor) -> Tensor:
     return torch.maximum(rows[..., ::_POOL], rows[..., 1::_POOL])
 
 
-def _with_coordinates(crop: Tensor, regions: Tensor, boxes: Tensor) -> Tensor:
+def with_coordinates(crop: Tensor, regions: Tensor, boxes: Tensor) -> Tensor:
+    """The crop and three channels more: `box_coordinates`."""
     where = box_coordinates(regions, boxes, crop.shape[2], crop.shape[3])
     return torch.cat([crop, where.to(crop.dtype)], dim=1)

@@ -70,7 +70,7 @@ class BranchFamily:
             int64 Tensor[K].
         """
         if self.rule == "any":
-            return cells.new_zeros(len(cells))
+            return torch.zeros_like(cells[:, 0])
         shapes = cells.new_tensor(self.shapes)
         sides = (cells[:, 2:] - cells[:, :2]).flip(1)[:, None]
         fits = (sides == shapes if self.rule == "exact" else sides >= shapes).all(dim=-1)
@@ -121,9 +121,5 @@ def within_budget(branch: Tensor, image: Tensor, branches: int, budget: int) -> 
         int64 Tensor[K], -1 for boxes that found their branch full.
     """
     group = image * (branches + 1) + branch + 1
-    order = group.argsort(stable=True)
-    ordered = group[order]
-    first = torch.searchsorted(ordered, ordered)
-    rank = torch.empty_like(branch)
-    rank[order] = torch.arange(len(branch), device=branch.device) - first
-    return torch.where(rank < budget, branch, -1)
+    before = (group[:, None] == group).tril(diagonal=-1).sum(dim=1)
+    return torch.where(before < budget, branch, -1)

@@ -109,9 +109,12 @@ class SSDISB(nn.Module):
         height, width = self.image_size
         boxes = torch.cat(list(unit_boxes)) * output.anchors.new_tensor([width, height] * 2)
         image = _image_of(unit_boxes)
+        return self.branches(self.segmented_maps(output), boxes, image, self.image_size)
+
+    def segmented_maps(self, output: SSDOutput) -> list[Tensor]:
+        """The maps that the branches read, coarse to fine."""
         steps = len(self.branches.branches[0].skips) + 1
-        maps = [output.features[name] for name in _MAPS[:steps]]
-        return self.branches(maps, boxes, image, self.image_size)
+        return [output.features[name] for name in _MAPS[:steps]]
 
     def _losses(
         self, output: SSDOutput, targets: Targets, sizes: Sequence[tuple[int, int]]
@@ -191,7 +194,7 @@ class SSDISB(nn.Module):
                 target = place[m.index[rows] - first]
                 regions[target] = self._to_image(m.regions[rows], size)
                 logits = m.of_class(labels)[rows]
-                pasted[target] = paste_masks(logits, regions[target], size)
+                paste_masks(logits, regions[target], size, out=pasted, index=target)
             results.append({**kept, "masks": pasted[:, None], "regions": regions})
             first += count
         return results

@@ -7,7 +7,11 @@ from functools import singledispatch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
+from segroi.modeling.ssd.ssd_isb import SSDISB
 from segroi.tv.export.rcnn import ExportableRCNN
+from segroi.tv.export.semantic import ExportableSemantic
+from segroi.tv.export.ssd_isb import ExportableSSDISB
+from segroi.tv.semantic import SemanticSegmenter
 from segroi.utils.suggest import UsageError
 
 
@@ -33,3 +37,13 @@ def exportable(model: nn.Module) -> nn.Module:
 @exportable.register
 def _(model: FasterRCNN) -> nn.Module:  # Mask R-CNN is one
     return ExportableRCNN(model).eval()
+
+
+@exportable.register
+def _(model: SSDISB) -> nn.Module:
+    return ExportableSSDISB(model).eval()
+
+
+@exportable.register
+def _(model: SemanticSegmenter) -> nn.Module:
+    return ExportableSemantic(model).eval()

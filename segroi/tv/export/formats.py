@@ -59,6 +59,11 @@ def export_model(
     """
     path = check_request(path, to, image_size, opset, force)
     module = exportable(model.cpu().eval())
+    if to == "torch-export" and image_size is None and getattr(module, "resizes", False):
+        raise UsageError(
+            "torch-export of a model that resizes images takes one size: give it as --image-size H "
+            "W (ONNX takes any)"
+        )
     image = torch.zeros(3, *(image_size or _ANY_SIZE))
     # A blank image would leave nothing to trace through the heads.
     image = image.uniform_(generator=torch.Generator().manual_seed(0))

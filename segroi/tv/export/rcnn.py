@@ -62,7 +62,7 @@ class ExportableRCNN(nn.Module):
             ``boxes`` Tensor[N, 4] xyxy px, ``labels`` int64 Tensor[N], ``scores`` Tensor[N] and,
             of Mask R-CNN, ``masks`` Tensor[N, 1, H, W] in 0..1; N may be 0.
         """
-        full = _size(image)
+        full = image_size(image)
         resized, padded = self._sizes(full)
         x = self.model.transform.normalize(image)[None]
         x = F.interpolate(x, size=resized, mode="bilinear", align_corners=False)
@@ -89,20 +89,20 @@ class ExportableRCNN(nn.Module):
     def _propose(self, maps: list[Tensor], padded: Size, size: Size) -> Tensor:
         """The proposals Tensor[K, 4] of the image, best first."""
         rpn = self.model.rpn
-        grids = [_size(m) for m in maps]
+        grids = [image_size(m) for m in maps]
         strides = [[p // g for p, g in zip(padded, grid)] for grid in grids]
         anchors = rpn.anchor_generator.grid_anchors(grids, strides)
         boxes, scores, levels = [], [], []
         for level, (logit, offset, anchor) in enumerate(zip(*rpn.head(maps), anchors)):
             logit, offset = concat_box_prediction_layers([logit], [offset])
-            count = torch.sym_min(rpn.pre_nms_top_n(), _size(logit)[0])
+            count = torch.sym_min(rpn.pre_nms_top_n(), image_size(logit)[0])
             best, index = logit[:, 0].topk(count)
             boxes.append(rpn.box_coder.decode_single(offset[index], anchor[index]))
             scores.append(best.sigmoid())
             levels.append(torch.full_like(index, level))
         candidates = _clip(torch.cat(boxes), size), torch.cat(scores), torch.cat(levels)
         kept = (_sides(candidates[0]) >= rpn.min_size) & (candidates[1] >= rpn.score_thresh)
-        return _survivors(*candidates, kept, rpn.nms_thresh, size, rpn.post_nms_top_n())[0]
+        return best_survivors(*candidates, kept, rpn.nms_thresh, size, rpn.post_nms_top_n())[0]
 
     def _detect(
         self, features: Features, proposals: Tensor, size: Size
@@ -117,7 +117,7 @@ class ExportableRCNN(nn.Module):
         boxes, scores, labels = _clip(boxes.flatten(0, 1), size), scores.flatten(), labels.flatten()
         kept = (scores > heads.score_thresh) & (_sides(boxes) >= _MIN_SIDE)
         limit = heads.detections_per_img
-        return _survivors(boxes, scores, labels, kept, heads.nms_thresh, size, limit)
+        return best_survivors(boxes, scores, labels, kept, heads.nms_thresh, size, limit)
 
     def _masks(
         self, features: Features, boxes: Tensor, labels: Tensor, result: Tensor, full: Size
@@ -163,7 +163,7 @@ def _pool(pool: RoIPool, features: Features, boxes: Tensor) -> Tensor:
     return pool.extractor([features[level] for level in pool.levels], F.pad(boxes, (1, 0)))
 
 
-def _survivors(
+def best_survivors(
     boxes: Tensor,
     scores: Tensor,
     groups: Tensor,
@@ -192,7 +192,7 @@ def survivors(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     return nms(*every, threshold)[:-2]
 
 
-def _size(x: Tensor) -> list[int]:
+def image_size(x: Tensor) -> list[int]:
     """Height and width, as numbers where a trace has tensors: a trace is of one size."""
     return [int(side) if isinstance(side, Tensor) else side for side in x.shape[-2:]]
 

@@ -323,14 +323,14 @@ def test_wrong_arguments():
 
 
 def test_resized_crops_are_those_of_a_max_pool():
-    from segroi.modeling.ssd.branches import _max_pool, _resize
+    from segroi.modeling.ssd.branches import _max_pool, resized_crops
     from segroi.ops import crop_and_resize
 
     x = torch.randn(3, 5, 6, 8)
     assert torch.equal(_max_pool(x), F.max_pool2d(x, 2))
     maps = [torch.randn(1, 4, 5, 5), torch.randn(1, 3, 10, 10)]
     cells, image = torch.tensor([[1, 1, 4, 5]]), torch.zeros(1).long()
-    coarse, fine = _resize(maps, cells, image, (2, 3))
+    coarse, fine = resized_crops(maps, cells, image, (2, 3))
     assert coarse.shape == (1, 4, 2, 3)
     sampled = crop_and_resize(maps[1], cells.float() * 2, image, (8, 12), coordinates="aligned")
     assert torch.equal(fine, F.max_pool2d(sampled, 2))
