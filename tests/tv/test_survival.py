@@ -184,7 +184,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(config, capsys, damag
         save_checkpoint(last, content)
     trainer = Trainer(config, resume=True)
     assert trainer.iteration == 4
-    assert f"going on from {Path(config.output) / PREVIOUS}" in capsys.readouterr().out
+    assert f"going on from {Path(config.output) / PREVIOUS}" in capsys.readouterr().err
     os.truncate(Path(config.output) / PREVIOUS, 10)
     last.unlink()
     with pytest.raises(UsageError, match="cannot be read.*start anew in another --output"):
@@ -194,8 +194,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(config, capsys, damag
 def test_what_a_resumed_run_does_differently_is_told(config, capsys):
     Trainer(config).run()
     Trainer(replace(config, lr=1e-4, workers=1, iterations=9), resume=True)
-    out = capsys.readouterr().out.replace("\n", " ")
-    assert "resumed with other settings than before: iterations, lr" in out
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "resumed with other settings than before: iterations, lr" in told
     with pytest.raises(UsageError, match="no state for the optimizer sgd .its own is adamw"):
         Trainer(replace(config, optimizer="sgd"), resume=True)
     for name in (LAST, PREVIOUS):

@@ -67,7 +67,7 @@ def test_training_is_refused_with_the_first_of_each_kind(tmp_path, capsys):
     data["annotations"][0]["bbox"] = [4, 4, 0, 0]
     path.write_text(json.dumps(data))
     refuse_broken_data(path, tmp_path / "images")
-    assert "box-empty: annotation 10" in capsys.readouterr().out.replace("\n", " ")
+    assert "box-empty: annotation 10" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_remedies_are_sentences_without_full_stop():
