@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
         people = coco_people(Path(args.json), Path(args.images), args.category, args.detections)
     else:
         people = cityscapes_people(Path(args.cityscapes), args.split)
-    count = make_person_crops(people, Path(args.output), SIZES[args.size], args.background)
+    category = args.category if args.json is not None else "person"
+    count = make_person_crops(
+        people, Path(args.output), SIZES[args.size], args.background, category
+    )
     print(f"crops   {count}\nfolder  {args.output}")
     return 0 if count else 1

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", required=True, metavar="FILE", help="what segroi train wrote (or its folder)")
     add("--to", required=True, metavar="FORMAT", help="onnx, torch-export or torchscript")
     add("--output", required=True, metavar="FILE", help="file.onnx, file.pt2 or file.ts")
-    add("--opset", type=int, default=18, metavar="N", help="of ONNX, 18 to 23 (%(default)s)")
+    add("--opset", type=int, default=18, metavar="N", help="of ONNX, 18 (%(default)s) to 23")
     add("--image-size", type=int, nargs=2, metavar=("H", "W"), help="the only size it will take")
     add("--size", type=int, metavar="PX", help="short side, if other than in training")
     add("--check", metavar="IMAGE", help="run the file on it, compare with the model, time both")

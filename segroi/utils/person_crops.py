@@ -23,7 +23,6 @@ from torch.utils.data import Dataset
 from segroi.utils.suggest import UsageError, unknown
 
 IGNORE_LABEL = 255
-CLASSES = ("background", "person")
 _CITYSCAPES_PERSON = 24  # instance ids are 1000 * label + number; groups carry the bare label
 
 
@@ -180,6 +179,7 @@ def make_person_crops(
     output_dir: Path,
     size: tuple[int, int] = (320, 192),
     background: float = 0.0,
+    category: str = "person",
 ) -> int:
     """Write ``images/*.png``, ``labels/*.png``, ``crops.json`` and ``classes.json``.
 
@@ -188,6 +188,7 @@ def make_person_crops(
         output_dir: made if it is not there.
         size: (height, width) px; the thesis has (320, 192) and (160, 96).
         background: 0, 0.05 or 0.1 in the thesis.
+        category: what the crops show, the name of class 1.
 
     Returns:
         The number of crops.
@@ -209,7 +210,7 @@ def make_person_crops(
         names.append(person.name)
     index = {"size": list(size), "background": background, "crops": names}
     (output_dir / "crops.json").write_text(json.dumps(index))
-    (output_dir / "classes.json").write_text(json.dumps(CLASSES))
+    (output_dir / "classes.json").write_text(json.dumps(["background", category]))
     return len(names)
 
 

@@ -31,6 +31,7 @@ def test_crops_of_a_coco_file(coco, tmp_path, capsys):
     assert main(["data", "person-crops", *coco, *options]) == 0
     assert "crops   1" in capsys.readouterr().out
     assert json.loads((output / "crops.json").read_text())["background"] == 0.05
+    assert json.loads((output / "classes.json").read_text())[0] == "background"
     assert cv2.imread(str(output / "labels" / "a_1.png")).shape == (160, 96, 3)
 
 
