@@ -49,14 +49,18 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if "IoU" in numbers:  # semantic segmentation
         for name, value in {**numbers["IoU"], **numbers["all"]}.items():
-            print(f"{name:16s}{100 * value:7.1f}")
+            print(f"{name:16s}{_cell(value)}")
     else:
         print(f"{'':5s}" + "".join(f"{name:>7s}" for name in METRICS))
         for kind, values in numbers.items():
-            cells = (f"{100 * values[n]:7.1f}" if values[n] >= 0 else f"{'-':>7s}" for n in METRICS)
-            print(f"{kind:5s}" + "".join(cells))
+            print(f"{kind:5s}" + "".join(_cell(values[name]) for name in METRICS))
     print(f"report {output / REPORT}")
     return 0
+
+
+def _cell(value: float) -> str:
+    """A number of 0 to 1 in percent; "-" where there was nothing to measure."""
+    return f"{100 * value:7.1f}" if value >= 0 else f"{'-':>7s}"
 
 
 def _data(args: argparse.Namespace, weights: Path) -> tuple[str, str]:

@@ -4,7 +4,7 @@ segroi export --weights runs/mine --to onnx --output model.onnx --check photogra
 
 The file takes one image (float32 [3, H, W], RGB in 0..1, any size unless --image-size fixes it)
 and gives boxes, labels, scores and masks, or the class of each pixel; segroi predict runs an ONNX
-file that finds objects.
+file.
 """
 
 from __future__ import annotations

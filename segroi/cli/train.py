@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     for kind, numbers in read_evaluation(folder).items():
         print(f"{kind:5s} AP {100 * numbers['AP']:.1f}  AP50 {100 * numbers['AP50']:.1f}")
     for name, value in read_semantic(folder).get("all", {}).items():
-        print(f"{name:6s} {100 * value:.1f}")
+        print(f"{name:6s} {100 * value:.1f}" if value >= 0 else f"{name:6s} -")
     print(f"weights {weights}\nreport  {folder / REPORT}")
     return 0
 

@@ -84,8 +84,9 @@ def predict_pixels(
 
 
 def is_semantic(model: nn.Module) -> bool:
-    """Whether a model gives classes of pixels instead of instances."""
-    return isinstance(model, SemanticSegmenter)
+    """Whether a model (or its exported file) gives classes of pixels instead of instances."""
+    outputs = getattr(model, "info", {}).get("outputs", ())
+    return isinstance(model, SemanticSegmenter) or "semantic" in outputs
 
 
 def above(output: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:

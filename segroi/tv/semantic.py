@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -177,7 +178,8 @@ def evaluate_semantic(
         workers: reading processes.
 
     Returns:
-        ``all``: mIoU, fwIoU, mACC and pACC, and ``IoU`` by class, in 0..1.
+        ``all``: mIoU, fwIoU, mACC and pACC, and ``IoU`` by class, in 0..1; -1 for a class that is
+        neither labelled nor found.
     """
     output, started = Path(output), time.perf_counter()
     counts = ClassIoU(len(dataset.categories))
@@ -187,12 +189,18 @@ def evaluate_semantic(
             counts.update(found["semantic"], target["labels"])
     names = [category["name"] for category in dataset.categories]
     scores = {"all": counts.scores(), "IoU": dict(zip(names, counts.compute().tolist()))}
+    scores = {part: {k: _known(v) for k, v in values.items()} for part, values in scores.items()}
     output.mkdir(parents=True, exist_ok=True)
     (output / SCORES).write_text(json.dumps(scores, indent=2))
     evaluated = {"data": str(dataset.labels.resolve()), "images": str(dataset.folder.resolve())}
     evaluated |= {"count": len(dataset), "seconds": time.perf_counter() - started}
     (output / EVALUATED).write_text(json.dumps(evaluated, indent=2))
     return scores
+
+
+def _known(value: float) -> float:
+    """-1 for what cannot be measured, as COCO's numbers have it: NaN is no JSON."""
+    return -1.0 if math.isnan(value) else value
 
 
 def read_semantic(folder: Path) -> dict[str, dict[str, float]]:
@@ -215,7 +223,9 @@ def semantic_sections(
         label_file, image_file = dataset.pairs[index]
         pixels, labels = load_image(image_file), dataset[index][1]["labels"].numpy()
         found, _ = segment_pixels(model, dataset.categories, pixels)
-        drawn = np.concatenate([draw_classes(pixels, labels), found], axis=1)
+        names = [category["name"] for category in dataset.categories]
+        truth = draw_classes(pixels, labels.astype(np.uint8), names)
+        drawn = np.concatenate([truth, found], axis=1)
         cv2.imwrite(str(folder / f"{label_file.stem}.png"), drawn[..., ::-1])
         pages.append(photograph(drawn, label_file.stem))
     return {

@@ -137,6 +137,8 @@ def _class_names(labels: Path, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
                 raise UsageError(f"{path} is no JSON: {error}") from error
             if not isinstance(names, list) or not 1 < len(names) <= IGNORE_LABEL:
                 raise UsageError(f"{path} must be a list of 2 to {IGNORE_LABEL} names of classes")
+            if len(set(map(str, names))) < len(names):
+                raise UsageError(f"{path} names a class twice: {', '.join(map(str, names))}")
             return [str(name) for name in names]
     if pairs[0][0].stem.endswith(_LABEL_ENDING):
         return list(CITYSCAPES)

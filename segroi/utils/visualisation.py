@@ -57,8 +57,8 @@ def draw_instances(
     return np.asarray(picture)
 
 
-def draw_classes(image: np.ndarray, labels: np.ndarray, names: Sequence[str] = ()) -> np.ndarray:
-    """Draw the classes of pixels over a picture; class 0 alone stays as it is.
+def draw_classes(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Draw the classes of pixels over a picture; a class named "background" stays as it is.
 
     Args:
         image: ``uint8 [H, W, 3]`` RGB.
@@ -71,13 +71,13 @@ def draw_classes(image: np.ndarray, labels: np.ndarray, names: Sequence[str] = (
     factor = max(1, round(_TARGET_SIDE / max(image.shape[:2])))
     canvas = _enlarge(image, factor).astype(np.float32)
     labels = _enlarge(labels, factor)
-    present = [int(c) for c in np.unique(labels) if 0 < c < 255]
+    present = [int(c) for c in np.unique(labels) if c < len(names) and names[c] != "background"]
     for number in present:
         _tint(canvas, labels == number, colour(number))
     canvas[labels == 255] = 0
     picture = Image.fromarray(canvas.astype(np.uint8))
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    for row, number in enumerate(n for n in present if n < len(names)):
+    for row, number in enumerate(present):
         _label(pen, (2, 20 * (row + 1)), names[number], colour(number), font, picture.size)
     return np.asarray(picture)
 

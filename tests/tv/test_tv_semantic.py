@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import cv2
@@ -13,6 +14,7 @@ from segroi.tv.semantic import build_semantic, evaluate_semantic, load_encoder
 from segroi.tv.semantic_data import CITYSCAPES, LabelDataset
 from segroi.utils.run_record import read_rows
 from segroi.utils.suggest import UsageError
+from segroi.utils.visualisation import draw_classes
 
 # facts of the thesis's Table 4.2, and the atrous strides of Table 4.1
 ROWS = {
@@ -129,6 +131,9 @@ def test_bad_data_is_named(scenes):
     (labels / "3.png").unlink()
     with pytest.raises(UsageError, match="must be a list of 2 to 255 names"):
         LabelDataset(labels, images)
+    (scenes / "classes.json").write_text('["a", "a"]')
+    with pytest.raises(UsageError, match="names a class twice: a, a"):
+        LabelDataset(labels, images)
     (scenes / "classes.json").unlink()
     with pytest.raises(UsageError, match="has no classes.json"):
         LabelDataset(labels, images)
@@ -204,6 +209,34 @@ def test_from_training_to_pictures(scenes, tmp_path, capsys):
     assert main(words) == 0
     (entry,) = json.loads((tmp_path / "o/predictions.json").read_text())
     assert sum(c["share"] for c in entry["classes"]) == pytest.approx(1, abs=1e-3)
+    exported = str(tmp_path / "x.onnx")
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+        export = ["export", "--weights", str(tmp_path / "run"), "--to", "onnx"]
+        assert main([*export, "--output", exported, "--check", picture]) == 0
+        files = ["--weights", exported, "--output", str(tmp_path / "p")]
+        assert main(["predict", picture, *files]) == 0
+        (same,) = json.loads((tmp_path / "p/predictions.json").read_text())
+        assert same["classes"] == entry["classes"]
+        assert main(["predict-many", str(scenes / "images"), *files]) == 2
     words[:2] = ["predict-many", str(scenes / "images")]
     assert main(words) == 2
     assert "segroi predict draws it" in capsys.readouterr().err
+
+
+def test_a_class_that_is_nowhere_is_no_number(scenes, tmp_path, capsys):
+    (scenes / "classes.json").write_text('["ground", "square", "moon"]')
+    data = LabelDataset(scenes / "labels", scenes / "images")
+    model = build_semantic(3, depth_multiplier=0.25).eval()
+    model.forward = lambda images: [{"semantic": torch.zeros(40, 48, dtype=torch.int64)}]
+    scores = evaluate_semantic(model, data, tmp_path, "")
+    assert scores["IoU"]["moon"] == -1 and scores["IoU"]["square"] == 0
+    assert "NaN" not in (tmp_path / "semantic.json").read_text()
+
+
+def test_only_a_background_stays_without_colour():
+    image, labels = np.full((40, 40, 3), 90, np.uint8), np.zeros((40, 40), np.uint8)
+    labels[:, 20:] = 1
+    corner, right = np.s_[-1, 0], np.s_[-1, -1]
+    street = draw_classes(image, labels, ["road", "car"])
+    assert (street[corner] != 90).any() and (street[right] != street[corner]).any()
+    assert (draw_classes(image, labels, ["background", "car"])[corner] == 90).all()

@@ -121,5 +121,9 @@ def within_budget(branch: Tensor, image: Tensor, branches: int, budget: int) -> 
         int64 Tensor[K], -1 for boxes that found their branch full.
     """
     group = image * (branches + 1) + branch + 1
-    before = (group[:, None] == group).tril(diagonal=-1).sum(dim=1)
-    return torch.where(before < budget, branch, -1)
+    order = group.argsort(stable=True)
+    ordered = group[order]
+    first = torch.searchsorted(ordered, ordered)
+    rank = torch.empty_like(branch)
+    rank[order] = torch.arange(len(branch), device=branch.device) - first
+    return torch.where(rank < budget, branch, -1)
