@@ -34,7 +34,7 @@ def boxes_in_cells(k: int) -> Tensor:
 
 def sampling_grid(boxes: Tensor, size: int) -> Tensor:
     """The same samples for ``grid_sample`` (align_corners=False), ``Tensor[K, size, size, 2]``."""
-    at = (torch.arange(size) + 0.5) / size
+    at = (torch.arange(size, device=boxes.device) + 0.5) / size
     x = boxes[:, :1] + at * (boxes[:, 2:3] - boxes[:, :1])
     y = boxes[:, 1:2] + at * (boxes[:, 3:] - boxes[:, 1:2])
     x, y = 2 * x / WIDTH - 1, 2 * y / HEIGHT - 1
@@ -49,13 +49,13 @@ def sample(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
 
-def subnetwork_rows(k: int, channels: int = 1024, out: int = 256) -> Rows:
+def subnetwork_rows(k: int, device: str, channels: int = 1024, out: int = 256) -> Rows:
     """W4: crops of 14, 28 and 56 of each RoI, 1x1 convolutions, averages to 14, concatenated."""
     torch.manual_seed(0)
-    maps, boxes = torch.randn(1, channels, HEIGHT, WIDTH), boxes_in_cells(k)
-    index = torch.zeros(k, dtype=torch.long)
-    weights = [torch.randn(out, channels, 1, 1) / channels**0.5 for _ in range(3)]
-    biases = [torch.randn(out) for _ in range(3)]
+    maps = torch.randn(1, channels, HEIGHT, WIDTH, device=device)
+    boxes, index = boxes_in_cells(k).to(device), torch.zeros(k, dtype=torch.long, device=device)
+    weights = [torch.randn(out, channels, 1, 1, device=device) / channels**0.5 for _ in range(3)]
+    biases = [torch.randn(out, device=device) for _ in range(3)]
     branches = list(zip((1, 2, 4), weights, biases, strict=True))
 
     def fused(maps: Tensor, pool: int) -> Tensor:
@@ -80,14 +80,14 @@ def subnetwork_rows(k: int, channels: int = 1024, out: int = 256) -> Rows:
     }
 
 
-def crop_rows(k: int, channels: int, size: int, pool: int, backward: bool) -> Rows:
+def crop_rows(k: int, channels: int, size: int, pool: int, backward: bool, device: str) -> Rows:
     """Plain crops of one map: ours in both layouts, torchvision's roi_align, grid_sample."""
     torch.manual_seed(0)
-    maps, boxes = torch.randn(1, channels, HEIGHT, WIDTH), boxes_in_cells(k)
-    index = torch.zeros(k, dtype=torch.long)
-    rois = torch.cat([torch.zeros(k, 1), boxes], 1)
+    maps = torch.randn(1, channels, HEIGHT, WIDTH, device=device)
+    boxes, index = boxes_in_cells(k).to(device), torch.zeros(k, dtype=torch.long, device=device)
+    rois = torch.cat([boxes.new_zeros(k, 1), boxes], 1)
     nhwc = maps.contiguous(memory_format=torch.channels_last)
-    seed = torch.randn(k, channels, size // pool, size // pool)
+    seed = torch.randn(k, channels, size // pool, size // pool, device=device)
 
     def ours(maps: Tensor) -> Tensor:
         return crop_and_resize(maps, boxes, index, size, coordinates="aligned", pool=pool)
@@ -125,17 +125,20 @@ def main() -> None:
     parser.add_argument("--rois", type=int, default=128)
     args = parser.parse_args()
     tables = []
-    for threads in args.threads:
-        torch.set_num_threads(threads)
-        where = f"{args.rois} RoIs, {threads} threads"
+    torch.backends.cudnn.allow_tf32 = False  # convolutions are checked like the rest
+    for threads in args.threads if args.device == "cpu" else [0]:
+        where = f"{args.rois} RoIs"
+        if threads:
+            torch.set_num_threads(threads)
+            where += f", {threads} threads"
         for size, pool in ((14, 1), (28, 2), (56, 4)):
             for backward in (False, True):
-                rows = crop_rows(args.rois, 256, size, pool, backward)
+                rows = crop_rows(args.rois, 256, size, pool, backward, args.device)
                 way = "backward" if backward else "forward"
                 title = f"crop {size} pool {pool}, 256 channels, {way}, {where}"
                 tables.append(table(title, rows, args.repeat, 1e-3))
         with torch.no_grad():
-            rows = subnetwork_rows(args.rois)
+            rows = subnetwork_rows(args.rois, args.device)
             tables.append(table(f"W4 subnetwork, {where}", rows, max(1, args.repeat // 2), 1e-3))
     save(args.json, tables)
 

@@ -29,11 +29,18 @@ def random_cells(k: int) -> Tensor:
     return torch.cat([corner, corner + sides], 1)
 
 
+def random_maps(factor: int, channels: int, form: torch.memory_format, device: str) -> Tensor:
+    """One image's map of that layout."""
+    maps = torch.randn(1, channels, GRID * factor, GRID * factor, device=device)
+    return maps.contiguous(memory_format=form)
+
+
 def slices_and_padding(maps: Tensor, cells: list[list[int]], factor: int) -> Tensor:
     """What plain PyTorch offers: a slice of the map into zeros, box by box."""
     size = [side * factor for side in SHAPE]
     form = torch.channels_last if not maps.is_contiguous() else torch.contiguous_format
-    out = torch.empty(len(cells), maps.shape[1], *size, memory_format=form).zero_()
+    shape = (len(cells), maps.shape[1], *size)
+    out = torch.empty(shape, device=maps.device, memory_format=form).zero_()
     for k, box in enumerate(cells):
         x0, y0, x1, y1 = (v * factor for v in box)
         out[k, :, : y1 - y0, : x1 - x0] = maps[0, :, y0:y1, x0:x1]
@@ -53,18 +60,21 @@ def exact_roi_align(maps: Tensor, cells: Tensor, factor: int) -> Tensor:
     """torchvision's roi_align on boxes of the stack's size, whose samples fall on the pixels."""
     size = [side * factor for side in SHAPE]
     corner = (cells[:, :2] * factor).float()
-    boxes = torch.cat([torch.zeros(len(cells), 1), corner, corner + torch.tensor(size[::-1])], 1)
+    image, whole = corner.new_zeros(len(cells), 1), corner.new_tensor(size[::-1])
+    boxes = torch.cat([image, corner, corner + whole], 1)
     crops = torchvision.ops.roi_align(maps, boxes, size, 1.0, 1, True)
-    inside = [torch.arange(n) for n in size]
+    inside = [torch.arange(n, device=maps.device) for n in size]
     sides = (cells[:, 2:] - cells[:, :2]) * factor
     mask = (inside[0] < sides[:, 1:])[:, :, None] & (inside[1] < sides[:, :1])[:, None, :]
     return crops * mask[:, None]
 
 
-def forward_rows(k: int, factor: int, channels: int, form: torch.memory_format) -> Rows:
+def forward_rows(
+    k: int, factor: int, channels: int, form: torch.memory_format, device: str
+) -> Rows:
     """All ways to fill one stack."""
-    maps = torch.randn(1, channels, GRID * factor, GRID * factor).contiguous(memory_format=form)
-    cells, image = random_cells(k), torch.zeros(k, dtype=torch.long)
+    maps = random_maps(factor, channels, form, device)
+    cells, image = random_cells(k).to(device), torch.zeros(k, dtype=torch.long, device=device)
     as_list = cells.tolist()
     arguments = (maps, cells, image, [SHAPE])
     (out,) = encompass_crop(*arguments, grid_size=(GRID, GRID))
@@ -80,14 +90,15 @@ def forward_rows(k: int, factor: int, channels: int, form: torch.memory_format) 
     }
 
 
-def backward_rows(k: int, factor: int, channels: int, form: torch.memory_format) -> Rows:
+def backward_rows(
+    k: int, factor: int, channels: int, form: torch.memory_format, device: str
+) -> Rows:
     """Gradients of the maps."""
-    maps = torch.randn(1, channels, GRID * factor, GRID * factor).contiguous(memory_format=form)
-    maps.requires_grad_()
-    cells, image = random_cells(k), torch.zeros(k, dtype=torch.long)
+    maps = random_maps(factor, channels, form, device).requires_grad_()
+    cells, image = random_cells(k).to(device), torch.zeros(k, dtype=torch.long, device=device)
     (ours,) = encompass_crop(maps, cells, image, [SHAPE], grid_size=(GRID, GRID))
     padded = pads_and_stack(maps, cells.tolist(), factor)
-    upstream = torch.randn(ours.shape).contiguous(memory_format=form)
+    upstream = torch.randn(ours.shape, device=device).contiguous(memory_format=form)
     return {
         name: lambda crops=crops: torch.autograd.grad(crops, maps, upstream, retain_graph=True)[0]
         for name, crops in (("pads and stack", padded), ("encompass_crop", ours))
@@ -100,14 +111,15 @@ def main() -> None:
     parser.add_argument("--boxes", type=int, default=100)
     args = parser.parse_args()
     tables = []
-    for threads in args.threads:
-        torch.set_num_threads(threads)
+    for threads in args.threads if args.device == "cpu" else [0]:
+        if threads:
+            torch.set_num_threads(threads)
         for factor, channels in WORKLOADS:
             for layout, form in FORMATS.items():
                 side = GRID * factor
                 where = f"{args.boxes} boxes of {side}x{side}x{channels}, {layout}"
-                where = f"{where}, {threads} threads"
-                workload = (args.boxes, factor, channels, form)
+                where += f", {threads} threads" if threads else ""
+                workload = (args.boxes, factor, channels, form, args.device)
                 tables.append(table(f"forward, {where}", forward_rows(*workload), args.repeat, 0))
                 backward = backward_rows(*workload)
                 tables.append(table(f"backward, {where}", backward, args.repeat, 1e-6))

@@ -12,7 +12,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import torch
@@ -36,11 +36,11 @@ def arguments(description: str, repeat: int) -> argparse.ArgumentParser:
     return parser
 
 
-def largest_difference(rows: Rows) -> float:
-    """Of any row to the first, relative to the first one's largest value."""
-    results = [row().float() for row in rows.values()]
-    size = results[0].abs().max()
-    return max(float((r - results[0]).abs().max() / size) for r in results)
+def largest_difference(rows: Rows, truth: Row | None = None) -> float:
+    """Of any row to ``truth``, the first one unless given, relative to its largest value."""
+    wanted = (truth or next(iter(rows.values())))().float()
+    size = wanted.abs().max()
+    return max(float((row().float() - wanted).abs().max() / size) for row in rows.values())
 
 
 def milliseconds(row: Row, cuda: bool = False) -> float:
@@ -62,7 +62,13 @@ def milliseconds(row: Row, cuda: bool = False) -> float:
 
 
 def table(
-    title: str, rows: Rows, repeat: int, tolerance: float = 1e-4, **facts: object
+    title: str,
+    rows: Rows,
+    repeat: int,
+    tolerance: float = 1e-4,
+    truth: Row | None = None,
+    unchecked: Collection[str] = (),
+    **facts: object,
 ) -> dict[str, object]:
     """Check the rows, time them in turns, print and return them; the first row is the measure.
 
@@ -70,10 +76,12 @@ def table(
         title: what is measured.
         rows: names and calls, the peer first; each gives the tensor that is compared.
         repeat: rounds that count; one more goes before them.
-        tolerance: largest relative difference to the first row.
+        tolerance: largest relative difference to ``truth``.
+        truth: what the rows must give (default: what the first row gives).
+        unchecked: rows that are timed whatever they give.
         facts: what tells this table from others, for ``report.py``.
     """
-    error = largest_difference(rows)
+    error = largest_difference({n: r for n, r in rows.items() if n not in unchecked}, truth)
     if not error <= tolerance:
         raise SystemExit(f"{title}: rows differ by {error:.2e}, nothing is timed")
     cuda = next(iter(rows.values()))().is_cuda

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
 
 from segroi.verify.cases import Case
 from segroi.verify.judge import judge, peer_roi_align
@@ -26,20 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", help="cases whose operator or name contains this")
     parser.add_argument("--every", type=int, default=1, help="only every so many cases")
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of a case")
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time (default 1)")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the cases and print one line each; 1 when one of ours crashed, hung or was wrong."""
-    cases = [c for c in all_cases() if args.only in f"{c.op}: {c.name}"][:: args.every]
+    cases = _selected(args)
     ours: Counter[str] = Counter()
     peers: Counter[str] = Counter()
     rows = []
-    # CUDA reserves far more address space than it uses
-    memory = 16 << 30 if args.device == "cpu" else None
-    for case in cases:
-        outcome = isolated(lambda c=case: judge(c, args.device), args.seconds, memory)
-        peer = _peer(case, args, memory) if args.compare else None
+    for case, (outcome, peer) in zip(cases, _outcomes(len(cases), args), strict=True):
         ours[outcome.kind] += 1
         rows.append({"op": case.op, "case": case.name, "segroi": asdict(outcome)})
         if peer is not None:
@@ -54,6 +55,28 @@ def run(args: argparse.Namespace) -> int:
         if peers:
             print(f"{args.compare}, {sum(peers.values())} comparable cases: {_count(peers)}")
     return int(not cases or any(ours[kind] for kind in _BROKEN))
+
+
+def _selected(args: argparse.Namespace) -> list[Case]:
+    return [c for c in all_cases() if args.only in f"{c.op}: {c.name}"][:: args.every]
+
+
+def _outcomes(count: int, args: argparse.Namespace) -> Iterator[tuple[Outcome, Outcome | None]]:
+    """Of the cases in their order; a case is found again by its number, since none can be sent."""
+    one = partial(_outcome, args)
+    if args.jobs == 1:
+        yield from map(one, range(count))
+        return
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("fork")) as workers:
+        yield from workers.map(one, range(count))
+
+
+def _outcome(args: argparse.Namespace, number: int) -> tuple[Outcome, Outcome | None]:
+    case = _selected(args)[number]
+    # CUDA reserves far more address space than it uses
+    memory = 16 << 30 if args.device == "cpu" else None
+    ours = isolated(lambda: judge(case, args.device), args.seconds, memory)
+    return ours, _peer(case, args, memory) if args.compare else None
 
 
 def _print(case: Case, outcome: Outcome, compare: str, peer: Outcome | None) -> None:
