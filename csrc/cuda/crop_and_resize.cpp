@@ -60,8 +60,9 @@ std::tuple<at::Tensor, at::Tensor> crop_and_resize_backward(const at::Tensor& gr
                                                             const at::Tensor& index, CROP_ARGUMENTS,
                                                             std::array<bool, 2> needs) {
   const CropAndResizePlan plan(CROP_VALUES);
-  const SeparableArgs args = make_args(plan, features, boxes, index);
+  SeparableArgs args = make_args(plan, features, boxes, index);
   plan.check_crops("grad", grad, features, boxes);
+  args.error_flag = plan.zero_invalid ? nullptr : error_word_of(features.get_device());
   const at::Tensor slots = grad.unsqueeze(1);  // what is not needed is not filled: nobody reads it
   return {needs[0] ? backward_maps(args, kOp, {features}, {kScale}, slots)[0]
                    : at::empty_like(features),

@@ -57,13 +57,16 @@ std::string take_error(int64_t device) {
 
 }  // namespace
 
+int64_t* error_word_of(int device) {
+  static_assert(sizeof(std::atomic<int64_t>) == sizeof(int64_t));
+  return reinterpret_cast<int64_t*>(&words()[device]);
+}
+
 int64_t* error_flag(int device) {
-  std::atomic<int64_t>& word = words()[device];
-  if (word.load(std::memory_order_relaxed) != 0) {
+  if (words()[device].load(std::memory_order_relaxed) != 0) {
     TORCH_CHECK_VALUE(false, take_error(device), " (found by an earlier, asynchronous call)");
   }
-  static_assert(sizeof(word) == sizeof(int64_t));
-  return reinterpret_cast<int64_t*>(&word);
+  return error_word_of(device);
 }
 
 TORCH_LIBRARY_IMPL(segroi, CompositeExplicitAutograd, m) {

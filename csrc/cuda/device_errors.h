@@ -21,8 +21,11 @@ constexpr int64_t error_word(OpCode op, int64_t roi) {
   return static_cast<int64_t>(op) << kOpCodeShift | roi;
 }
 
-// The word of `device` as its kernels see it; throws what an earlier kernel left there.
-// Host only; safe during CUDA graph capture.
+// The word of `device` as its kernels see it. Host only; safe during CUDA graph capture.
+int64_t* error_word_of(int device);
+
+// The same; throws what an earlier kernel left there. A backward pass does not ask: its forward
+// pass found the same, and the caller of backward() is far from the RoIs.
 int64_t* error_flag(int device);
 
 }  // namespace segroi

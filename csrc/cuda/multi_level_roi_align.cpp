@@ -63,8 +63,9 @@ std::tuple<std::vector<at::Tensor>, at::Tensor> multi_level_roi_align_backward(
     const std::optional<at::Tensor>& levels, MULTI_LEVEL_ARGUMENTS, bool need_features,
     bool need_rois) {
   const MultiLevelPlan plan = make_plan(features, MULTI_LEVEL_VALUES);
-  const SeparableArgs args = make_args(plan, features, rois, levels);
+  SeparableArgs args = make_args(plan, features, rois, levels);
   check_result("grad", grad, features, rois, plan);
+  args.error_flag = plan.zero_invalid ? nullptr : error_word_of(features[0].get_device());
   const at::Tensor slots = by_slot(grad, plan, features[0]);
   std::vector<at::Tensor> to_features;
   if (need_features) to_features = backward_maps(args, kOp, features, spatial_scales, slots);

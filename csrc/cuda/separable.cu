@@ -7,6 +7,7 @@
 #include "cuda/separable_boxes.cuh"
 #include "cuda/separable_forward.cuh"
 #include "cuda/separable_launch.h"
+#include "cuda/separable_plan.cuh"
 
 namespace segroi::cuda {
 namespace {
@@ -56,23 +57,16 @@ void launch_forward(SeparableArgs args, DType dtype, int multiprocessors, cudaSt
 }
 
 void launch_backward_maps(SeparableArgs args, DType dtype, const WindowLists& lists,
-                          cudaStream_t stream) {
-  const LaunchShape plan = divide_plan(args);
-  if (dtype == DType::f64) {
-    launch(&separable_plan<double>, plan, stream, args, lists);
-  } else {
-    launch(&separable_plan<float>, plan, stream, args, lists);
-  }
+                          const CropCopy& copy, cudaStream_t stream) {
   with_type(dtype, [&](auto zero) {
     using scalar_t = decltype(zero);
-    constexpr int v = kGatherVector<scalar_t>;
-    const Layout layout = choose_layout(args, v, sizeof(scalar_t));
-    const LaunchShape shape = divide_backward(&args, layout, v, sizeof(accumulate_t<scalar_t>));
-    launch(layout == Layout::vector ? &separable_backward<scalar_t, ChannelsLastTile<scalar_t, v>>
-           : layout == Layout::channels_last
-               ? &separable_backward<scalar_t, ChannelsLastTile<scalar_t, 1>>
-               : &separable_backward<scalar_t, StridedTile<scalar_t>>,
-           shape, stream, args, lists);
+    using T = accumulate_t<scalar_t>;
+    using word_t = std::conditional_t<sizeof(scalar_t) == 2, uint16_t, T>;
+    launch(&separable_plan<T, word_t>, divide_plan(args, copy, sizeof(scalar_t)), stream, args,
+           lists, copy);
+    const LaunchShape shape =
+        divide_backward(&args, copy, kGatherVector<scalar_t>, sizeof(scalar_t), sizeof(T));
+    launch(&separable_backward<scalar_t>, shape, stream, args, lists);
   });
 }
 

@@ -14,16 +14,20 @@ constexpr int kMaxLevels = 16;  // maps of one launch
 
 // Division of work.
 constexpr int kBlockThreads = 256, kPlanThreads = 512;
+// Blocks resident on a multiprocessor, at least.
+constexpr int kForwardBlocks = 4, kStridedBlocks = 5, kGatherBlocks = 3;
 constexpr int kTileBins = 32;         // bins of a block's tile along one axis, at most
 constexpr int kTapBytes = 16 << 10;   // shared memory for tap lists, at most
 constexpr int kSumsBytes = 24 << 10;  // shared memory for sums along y (strided forward), at most
 constexpr int kForwardBytes = 44 << 10;  // both: 48 KB less what kernels declare
-constexpr int kStridedChannels = 32;     // channels of a block of the strided forward, at most
+constexpr int kStridedChannels = 64;     // channels of a block of the strided forward, at most
+constexpr int kBlocksEach = 16;          // blocks that a multiprocessor should get, for balance
 constexpr int kWeightBytes = 12 << 10;  // shared memory for the weights of a batch of RoIs (gather)
 constexpr int kMapTileRows = 8;         // rows of a map that a block of the gather owns, one a warp
-constexpr int kMapTileColumns[2] = {8, 32};  // its columns: channels last, strided
-constexpr int kGatherChannels = 16;          // channels of a block of the strided gather
-constexpr int kMaskBins = 32;                // bins whose weights it holds at a time along one axis
+constexpr int kMapTileColumns = 8;
+constexpr int kMaskBins = 32;  // bins whose weights it holds at a time along one axis
+constexpr int kScan = 4;       // windows that a thread of it looks at in one go
+constexpr int kCopyBins = 64, kCopyChannels = 64;  // of a block that copies crops for it
 
 struct Strides {
   int64_t n, c, y, x;  // elements
@@ -86,6 +90,7 @@ struct SeparableArgs {
   int64_t chunk_channels, channel_chunks;
   unsigned map_tiles[kMaxLevels + 1];
   int shared_bytes, sums_bytes;
+  bool vector_maps;  // the gather stores several channels at once
 };
 
 // What separable_plan leaves for separable_backward_*: for list (image, level) the RoIs
@@ -97,6 +102,13 @@ struct WindowLists {
   Window* windows;  // [rois * (all_levels ? levels : 1)]
   int* rois;        // the same
   int64_t* begin;   // [2 * images * levels]
+};
+
+// A channels-last copy [rois, slots, bins, pitch] of the crops for the gather; no blocks: none.
+struct CropCopy {
+  void* data;
+  int64_t pitch, blocks;
+  unsigned channel_blocks, bin_blocks;
 };
 
 }  // namespace segroi::cuda

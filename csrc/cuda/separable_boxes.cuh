@@ -69,15 +69,13 @@ template <typename scalar_t>
 __global__ void __launch_bounds__(kBlockThreads)
     separable_backward_boxes(const __grid_constant__ SeparableArgs args) {
   using T = accumulate_t<scalar_t>;
-  __shared__ Source<T> source;
   __shared__ T partial[kWarp];
   BlockTask task{static_cast<int64_t>(blockIdx.x), 0, 0, 0, {}, {}};
   const Roi<T> roi = load_roi<T>(args, task.roi);
+  if (!roi.valid && threadIdx.x == 0) report(args, task.roi);
   const int first = args.all_levels ? 0 : roi.level, levels = args.all_levels ? args.levels : 1;
   T start[2] = {}, end[2] = {};
   for (int level = first; roi.valid && level < first + levels; ++level) {
-    __syncthreads();  // the last level's source is still being read
-    if (threadIdx.x == 0) source = make_source(args, roi, level);
     const MapView& map = args.maps[level];
     const scalar_t* crop = static_cast<const scalar_t*>(args.crops) +
                            task.roi * args.crop_stride_k +
@@ -90,7 +88,7 @@ __global__ void __launch_bounds__(kBlockThreads)
       }
       const auto t = lay_out_tables<SlopeTap<T>, T>(task, 1, dynamic_shared(), args.shared_bytes);
       __syncthreads();
-      const bool fit = fill_tables(&source, task, t);
+      const bool fit = fill_tables(args, {roi, level, 1}, task, t);
       const ItemOrder items{args.channels, t.bins[0] * t.bins[1], map.stride.c == 1};
       for (int64_t i = threadIdx.x; i < items.size(); i += kBlockThreads) {
         const int64_t c = items.channel(i);
@@ -98,12 +96,12 @@ __global__ void __launch_bounds__(kBlockThreads)
         const T grad =
             static_cast<T>(crop[c * args.crop_stride.c + (task.bin[0] + by) * args.crop_stride.y +
                                 (task.bin[1] + bx) * args.crop_stride.x]);
-        const scalar_t* plane = map.at<scalar_t>(source.image, c);
+        const scalar_t* plane = map.at<scalar_t>(roi.image, c);
         if (fit) {
           bin_slopes(map, plane, t, t.item(0, 0, by), t.item(0, 1, bx), grad, start, end);
         } else {
-          direct_slopes(map, plane, source.axis[0], source.axis[1], task.bin[0] + by,
-                        task.bin[1] + bx, grad, start, end);
+          direct_slopes(map, plane, make_axis(args, roi, level, 0), make_axis(args, roi, level, 1),
+                        task.bin[0] + by, task.bin[1] + bx, grad, start, end);
         }
       }
     }

@@ -32,17 +32,29 @@ inline bool multiples_of(int v, int element, const void* data,
   return fine;
 }
 
-// The kernel for these strides; `v` elements make one access of the vector kernel.
-inline Layout choose_layout(const SeparableArgs& a, int v, int element) {
-  bool last = a.channels > 1, vector = a.channels % v == 0 && a.crop_stride.c == 1;
-  vector &= multiples_of(v, element, a.crops,
-                         {a.crop_stride_k, a.crop_stride_slot, a.crop_stride.y, a.crop_stride.x});
+inline bool vector_crops(const SeparableArgs& a, int v, int element) {
+  const int64_t extent = a.bins[0] * a.crop_stride.y + a.bins[1] * a.crop_stride.x;
+  return a.channels % v == 0 && a.crop_stride.c == 1 && extent < int64_t{1} << 31 &&
+         multiples_of(v, element, a.crops,
+                      {a.crop_stride_k, a.crop_stride_slot, a.crop_stride.y, a.crop_stride.x});
+}
+
+inline bool vector_maps(const SeparableArgs& a, int v, int element) {
+  bool vector = a.channels % v == 0;
   for (int l = 0; l < a.levels; ++l) {
     const Strides& s = a.maps[l].stride;
-    last &= s.c == 1;
-    vector &= multiples_of(v, element, a.maps[l].data, {s.n, s.y, s.x});
+    vector &= s.c == 1 && multiples_of(v, element, a.maps[l].data, {s.n, s.y, s.x});
   }
-  return !last ? Layout::strided : vector ? Layout::vector : Layout::channels_last;
+  return vector;
+}
+
+// The forward kernel for these strides; `v` elements make one access of the vector kernel.
+inline Layout choose_layout(const SeparableArgs& a, int v, int element) {
+  bool last = a.channels > 1;
+  for (int l = 0; l < a.levels; ++l) last &= a.maps[l].stride.c == 1;
+  if (!last) return Layout::strided;
+  return vector_crops(a, v, element) && vector_maps(a, v, element) ? Layout::vector
+                                                                   : Layout::channels_last;
 }
 
 inline void divide_bins(SeparableArgs* a) {
@@ -82,13 +94,13 @@ inline LaunchShape divide_forward(SeparableArgs* a, Layout layout, int v, int co
     a->channel_chunks = ceil_div(a->channels, a->chunk_channels);
     return a->rois * a->slots * a->tiles[0] * a->tiles[1] * a->channel_chunks;
   };
-  // few RoIs: smaller pieces, so that every multiprocessor has work
-  while (layout == Layout::strided && blocks() < 4 * multiprocessors && a->chunk_channels > 8) {
+  // every multiprocessor should have work; where a RoI reads all levels, its work grows with its
+  // area, so smaller pieces are shared out more evenly
+  const int64_t enough = (a->all_levels ? kBlocksEach : 4) * int64_t{1} * multiprocessors;
+  while (layout == Layout::strided && blocks() < enough && a->chunk_channels > 8) {
     a->chunk_channels /= 2;
   }
-  while (blocks() < 4 * multiprocessors && a->tile_bins[0] > 2) {
-    a->tile_bins[0] = (a->tile_bins[0] + 1) / 2;
-  }
+  while (blocks() < enough && a->tile_bins[0] > 2) a->tile_bins[0] = (a->tile_bins[0] + 1) / 2;
   a->shared_bytes = table_bytes(*a, a->all_levels && a->slots == 1, 2 * coordinate, coordinate);
   a->sums_bytes =
       layout == Layout::strided ? std::min(kSumsBytes, kForwardBytes - a->shared_bytes) : 0;
@@ -101,24 +113,44 @@ inline LaunchShape divide_boxes(SeparableArgs* a, int coordinate) {
   return {a->rois, kBlockThreads, a->shared_bytes};
 }
 
-inline LaunchShape divide_plan(const SeparableArgs& a) {
-  return {a.images * a.levels, kPlanThreads, 0};
+// Whether the gather reads a copy of the crops, and how the plan's blocks divide it; `v` channels
+// are read at once.
+inline CropCopy divide_copy(const SeparableArgs& a, int v, int element) {
+  CropCopy copy{};
+  if (vector_crops(a, v, element)) return copy;
+  copy.pitch = ceil_div(a.channels, v) * v;
+  copy.channel_blocks = static_cast<unsigned>(ceil_div(copy.pitch, kCopyChannels));
+  copy.bin_blocks = static_cast<unsigned>(ceil_div(int64_t{a.bins[0]} * a.bins[1], kCopyBins));
+  copy.blocks = a.rois * a.slots * copy.channel_blocks * copy.bin_blocks;
+  return copy;
 }
 
-inline LaunchShape divide_backward(SeparableArgs* a, Layout layout, int v, int coordinate) {
-  const bool strided = layout == Layout::strided;
-  a->chunk_channels = strided ? kGatherChannels : layout == Layout::vector ? 32 * v : 32;
+inline LaunchShape divide_plan(const SeparableArgs& a, const CropCopy& copy, int element) {
+  const int shared = copy.blocks > 0 ? kCopyChannels * (kCopyBins + 1) * element : 0;
+  return {a.images * a.levels + copy.blocks, kPlanThreads, shared};
+}
+
+inline LaunchShape divide_backward(SeparableArgs* a, const CropCopy& copy, int v, int element,
+                                   int coordinate) {
+  a->vector_maps = vector_maps(*a, v, element);
+  if (copy.blocks > 0) {
+    a->crops = copy.data;
+    a->crop_stride = {0, 1, a->bins[1] * copy.pitch, copy.pitch};
+    a->crop_stride_slot = a->bins[0] * a->crop_stride.y;
+    a->crop_stride_k = a->slots * a->crop_stride_slot;
+  }
+  a->chunk_channels = 32 * v;
   a->channel_chunks = ceil_div(a->channels, a->chunk_channels);
   a->map_tiles[0] = 0;
   for (int l = 0; l < a->levels; ++l) {
     const int64_t tiles = ceil_div(a->maps[l].length[0], kMapTileRows) *
-                          ceil_div(a->maps[l].length[1], kMapTileColumns[strided]);
+                          ceil_div(a->maps[l].length[1], kMapTileColumns);
     a->map_tiles[l + 1] = static_cast<unsigned>(a->map_tiles[l] + tiles);
   }
   a->shared_bytes = kWeightBytes;
-  const int scratch = strided ? kMapTileRows * kMaskBins * kGatherChannels * coordinate : 0;
+  const int turned = a->vector_maps ? 0 : kBlockThreads * (kMapTileColumns + 1) * coordinate;
   return {a->images * a->map_tiles[a->levels] * a->channel_chunks, kBlockThreads,
-          scratch + kWeightBytes};
+          std::max(kWeightBytes, turned)};
 }
 
 }  // namespace segroi::cuda

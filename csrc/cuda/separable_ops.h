@@ -13,14 +13,14 @@
 #include <vector>
 
 #include "checks.h"
-#include "cuda/separable.h"
+#include "cuda/separable_launch.h"
 
 namespace segroi::cuda {
 
 // separable.cu: one launch each, backward_maps two.
 void launch_forward(SeparableArgs args, DType dtype, int multiprocessors, cudaStream_t stream);
 void launch_backward_maps(SeparableArgs args, DType dtype, const WindowLists& lists,
-                          cudaStream_t stream);
+                          const CropCopy& copy, cudaStream_t stream);
 void launch_backward_boxes(SeparableArgs args, DType dtype, cudaStream_t stream);
 
 inline DType dtype_of(const char* op, const at::Tensor& map) {
@@ -83,6 +83,13 @@ inline void set_crops(SeparableArgs* args, const at::Tensor& crops) {
   args->crop_stride = {0, crops.stride(2), crops.stride(3), crops.stride(4)};
 }
 
+// The kernels step from row to row and from pixel to pixel by 32 bits.
+inline at::Tensor with_small_strides(const at::Tensor& t, int64_t first) {
+  bool small = true;
+  for (int64_t d = first; d < t.dim(); ++d) small &= t.stride(d) < int64_t{1} << 31;
+  return small ? t : t.contiguous();
+}
+
 inline bool is_channels_last(const at::Tensor& map) {
   return map.is_contiguous(at::MemoryFormat::ChannelsLast) && !map.is_contiguous();
 }
@@ -103,7 +110,9 @@ inline void forward(SeparableArgs* args, const char* op, at::TensorList maps,
                     at::ArrayRef<double> scales, const at::Tensor& crops) {
   if (crops.numel() == 0) return;
   const c10::cuda::CUDAGuard guard(maps[0].device());
-  set_maps(args, op, maps, scales);
+  std::vector<at::Tensor> small;
+  for (const at::Tensor& m : maps) small.push_back(with_small_strides(m, 2));
+  set_maps(args, op, small, scales);
   set_crops(args, crops);
   int multiprocessors = 0;
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount,
@@ -111,19 +120,16 @@ inline void forward(SeparableArgs* args, const char* op, at::TensorList maps,
   launch_forward(*args, dtype_of(op, maps[0]), multiprocessors, c10::cuda::getCurrentCUDAStream());
 }
 
-// Gradients of all maps, in their layouts; `grad` is [K, slots, C, h, w]. One that is not in the
-// layout of channels-last maps is copied first.
+// Gradients of all maps, in their layouts; `grad` is [K, slots, C, h, w].
 inline std::vector<at::Tensor> backward_maps(SeparableArgs args, const char* op,
                                              at::TensorList maps, at::ArrayRef<double> scales,
-                                             at::Tensor grad) {
+                                             const at::Tensor& grad) {
   const c10::cuda::CUDAGuard guard(maps[0].device());
   std::vector<at::Tensor> grads;
   for (const at::Tensor& m : maps) grads.push_back(at::empty_like(m));
   set_maps(&args, op, grads, scales);
-  if (args.channels > 1 && grads[0].stride(1) == 1 && grad.stride(2) != 1) {
-    grad = grad.permute({0, 1, 3, 4, 2}).contiguous().permute({0, 1, 4, 2, 3});
-  }
-  set_crops(&args, grad);
+  const at::Tensor from = with_small_strides(grad, 2);
+  set_crops(&args, from);
   if (args.images * args.channels == 0) return grads;
   const int64_t entries = args.rois * (args.all_levels ? args.levels : 1);
   SEGROI_CHECK(op, entries < int64_t{1} << 31, "rois", "fewer than 2^31 (times levels)", entries);
@@ -131,9 +137,19 @@ inline std::vector<at::Tensor> backward_maps(SeparableArgs args, const char* op,
   const at::Tensor begin = at::empty({2 * lists}, grad.options().dtype(at::kLong));
   const at::Tensor rois = at::empty({entries, 5}, grad.options().dtype(at::kInt));
   Window* windows = reinterpret_cast<Window*>(rois.mutable_data_ptr<int>());
+  const int element = static_cast<int>(grad.element_size());
+  CropCopy copy = divide_copy(args, 16 / std::max(element, 4), element);
+  at::Tensor crops;
+  SEGROI_CHECK(op, copy.pitch * args.bins[0] * args.bins[1] < int64_t{1} << 31, "output_size",
+               "crops of fewer than 2^31 elements", describe(grad));
+  if (copy.blocks > 0) {
+    crops =
+        at::empty({args.rois * args.slots, args.bins[0], args.bins[1], copy.pitch}, grad.options());
+    copy.data = crops.mutable_data_ptr();
+  }
   launch_backward_maps(
       args, dtype_of(op, maps[0]),
-      {windows, reinterpret_cast<int*>(windows + entries), begin.mutable_data_ptr<int64_t>()},
+      {windows, reinterpret_cast<int*>(windows + entries), begin.mutable_data_ptr<int64_t>()}, copy,
       c10::cuda::getCurrentCUDAStream());
   return grads;
 }

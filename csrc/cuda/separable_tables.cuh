@@ -71,29 +71,23 @@ __device__ Roi<T> load_roi(const SeparableArgs& args, int64_t k) {
   return roi;
 }
 
-// One map that a RoI reads, and its axes (y, x) there.
+// Axis `a` (y, x) of a RoI on the map of a level.
 template <typename T>
-struct Source {
-  int level;
-  int64_t image;
-  AxisSampler<T> axis[2];
-};
-
-template <typename T>
-__device__ Source<T> make_source(const SeparableArgs& args, const Roi<T>& roi, int level) {
+__device__ AxisSampler<T> make_axis(const SeparableArgs& args, const Roi<T>& roi, int level,
+                                    int a) {
   const MapView& map = args.maps[level];
-  Source<T> source;
-  source.level = level;
-  source.image = roi.image;
-  for (int a = 0; a < 2; ++a) {
-    source.axis[a] =
-        args.coordinates == Coordinates::roi_align
-            ? roi_align_axis(roi.start[a], roi.end[a], static_cast<T>(map.scale), args.bins[a],
-                             args.samples[a], args.aligned, map.length[a])
-            : crop_axis(roi.start[a], roi.end[a], args.samples[a], args.pool,
-                        args.coordinates == Coordinates::crop_pixels, args.nearest, map.length[a]);
-  }
-  return source;
+  const T start = a == 0 ? roi.start[0] : roi.start[1], end = a == 0 ? roi.end[0] : roi.end[1];
+  return args.coordinates == Coordinates::roi_align
+             ? roi_align_axis(start, end, static_cast<T>(map.scale), args.bins[a], args.samples[a],
+                              args.aligned, map.length[a])
+             : crop_axis(start, end, args.samples[a], args.pool,
+                         args.coordinates == Coordinates::crop_pixels, args.nearest, map.length[a]);
+}
+
+// Notes that RoI `k` is wrong, where somebody wants to know.
+__device__ __forceinline__ void report(const SeparableArgs& args, int64_t k) {
+  if (args.error_flag == nullptr) return;
+  *static_cast<volatile int64_t*>(args.error_flag) = error_word(args.op, k);
 }
 
 // What one block of a forward kernel computes: a tile of bins and a range of channels of one slot.
@@ -119,21 +113,21 @@ __device__ __forceinline__ BlockTask block_task(const SeparableArgs& args) {
   return task;
 }
 
-// The maps that this block reads, into shared memory; returns their number, 0 for a wrong RoI.
-// Ends with a barrier.
+// The maps that one block reads: `count` levels from `level` on, none for a wrong RoI.
 template <typename T>
-__device__ int find_sources(const SeparableArgs& args, const BlockTask& task, Source<T>* sources) {
+struct Sources {
+  Roi<T> roi;
+  int level, count;
+};
+
+template <typename T>
+__device__ __forceinline__ Sources<T> find_sources(const SeparableArgs& args,
+                                                   const BlockTask& task) {
   const Roi<T> roi = load_roi<T>(args, task.roi);
-  const int wanted = args.all_levels && args.slots == 1 ? args.levels : 1;
-  const int first = !args.all_levels ? roi.level : args.slots == 1 ? 0 : task.slot;
-  if (roi.valid && static_cast<int>(threadIdx.x) < wanted) {
-    sources[threadIdx.x] = make_source(args, roi, first + threadIdx.x);
-  }
-  if (!roi.valid && args.error_flag != nullptr && threadIdx.x == 0) {
-    *static_cast<volatile int64_t*>(args.error_flag) = error_word(args.op, task.roi);
-  }
-  __syncthreads();
-  return roi.valid ? wanted : 0;
+  if (!roi.valid && threadIdx.x == 0) report(args, task.roi);
+  const bool all = args.all_levels && args.slots == 1;
+  const int level = !args.all_levels ? roi.level : all ? 0 : task.slot;
+  return {roi, level, !roi.valid ? 0 : all ? args.levels : 1};
 }
 
 template <typename scalar_t>
@@ -240,17 +234,18 @@ __device__ TapTables<TapType, T> lay_out_tables(const BlockTask& task, int sourc
 // Fills the tables. False (for the whole block) when the lists are longer than their memory, which
 // takes maps of thousands of pixels a side; coverage is filled all the same. Ends with a barrier.
 template <typename TapType, typename T>
-__device__ bool fill_tables(const Source<T>* sources, const BlockTask& task,
-                            const TapTables<TapType, T>& t) {
+__device__ bool fill_tables(const SeparableArgs& args, const Sources<T>& sources,
+                            const BlockTask& task, const TapTables<TapType, T>& t) {
   __shared__ int partial[kWarp];
   const int per_source = t.bins[0] + t.bins[1];
   int base = 0;
   for (int start = 0; start < t.items; start += blockDim.x) {
     const int i = start + threadIdx.x, s = i / per_source, rest = i % per_source;
     const int a = rest < t.bins[0] ? 0 : 1, bin = task.bin[a] + rest - a * t.bins[0];
-    const AxisSampler<T>& axis = sources[i < t.items ? s : 0].axis[a];
+    AxisSampler<T> axis;
     int length = 0, total;
     if (i < t.items) {
+      axis = make_axis(args, sources.roi, sources.level + s, a);
       const TapList list = merge_taps<TapType>(axis, bin, static_cast<TapType*>(nullptr));
       length = list.length;
       t.coverage[i] = static_cast<T>(list.inside) / static_cast<T>(axis.samples);

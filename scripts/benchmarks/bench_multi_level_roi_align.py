@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from common import Rows, arguments, save, table
@@ -172,9 +173,15 @@ def tables_of(
     return found
 
 
+@cache
+def float32_pyramid(images: int) -> list[Tensor]:
+    """The maps of all workloads of so many images, on the CPU."""
+    return random_pyramid(IMAGE, images=images)
+
+
 def pyramids_of(images: int, device: str, dtype: torch.dtype) -> dict[str, list[Tensor]]:
     """The same maps in both layouts."""
-    maps = [m.to(device, dtype) for m in random_pyramid(IMAGE, images=images)]
+    maps = [m.to(device, dtype) for m in float32_pyramid(images)]
     return {
         name: [m.contiguous(memory_format=form) for m in maps] for name, form in FORMATS.items()
     }

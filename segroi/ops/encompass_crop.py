@@ -121,16 +121,19 @@ def encompass_crop(
     maps, grid = _maps(name, features, grid_size)
     cells, batch_index = _boxes(name, cells, batch_index, maps[0])
     zero = _zero(name, on_invalid)
-    if branch is None:
-        if len(shapes) != 1:
-            raise ValueError(f"{name}: branch must be given for {len(shapes)} shapes, got None")
-        branch = cells.new_zeros(cells.shape[0])
-    branch = _integer(name, "branch", branch)
-    if branch.shape != batch_index.shape:
-        raise ValueError(f"{name}: branch must be Tensor[K], got shape {list(branch.shape)}")
-    if rows is None:
-        rows = [cells.shape[0]] if len(shapes) == 1 else _count(branch, len(shapes))
-    source = stack_rows(branch, rows, on_invalid)
+    if branch is None and len(shapes) != 1:
+        raise ValueError(f"{name}: branch must be given for {len(shapes)} shapes, got None")
+    if branch is None and rows is None:  # every box has its own row
+        rows = [cells.shape[0]]
+        source = torch.arange(cells.shape[0], device=cells.device)
+    else:
+        branch = cells.new_zeros(cells.shape[0]) if branch is None else branch
+        branch = _integer(name, "branch", branch)
+        if branch.shape != batch_index.shape:
+            raise ValueError(f"{name}: branch must be Tensor[K], got shape {list(branch.shape)}")
+        if rows is None:
+            rows = [cells.shape[0]] if len(shapes) == 1 else _count(branch, len(shapes))
+        source = stack_rows(branch, rows, on_invalid)
     flat = [side for shape in shapes for side in shape]
     if out is not None:
         return _into(out, maps, (cells, batch_index, source, flat, list(rows), list(grid), zero))

@@ -6,6 +6,7 @@
 #include "cuda/separable_boxes.cuh"
 #include "cuda/separable_forward.cuh"
 #include "cuda/separable_launch.h"
+#include "cuda/separable_plan.cuh"
 
 namespace segroi::cuda {
 namespace {
@@ -43,30 +44,28 @@ int forward(SeparableArgs a, int order) {
   return static_cast<int>(layout);
 }
 
+// Returns whether the gather stores several channels at once.
 template <typename scalar_t>
 int backward(SeparableArgs a, int order) {
   using T = accumulate_t<scalar_t>;
-  constexpr int v = kGatherVector<scalar_t>;
+  using word_t = std::conditional_t<sizeof(scalar_t) == 2, uint16_t, T>;
+  constexpr int v = kGatherVector<scalar_t>, element = sizeof(scalar_t);
   const int64_t entries = a.rois * (a.all_levels ? a.levels : 1) + 1;
   std::vector<Window> windows(entries);
   std::vector<int> rois(entries);
   std::vector<int64_t> begin(2 * a.images * a.levels);
   const WindowLists lists{windows.data(), rois.data(), begin.data()};
-  LaunchShape shape = divide_plan(a);
-  emulation::launch(dim3(shape.blocks), dim3(shape.threads), 0, order,
-                    [&] { separable_plan<T>(a, lists); });
-  const Layout layout = choose_layout(a, v, sizeof(scalar_t));
-  shape = divide_backward(&a, layout, v, sizeof(T));
-  emulation::launch(dim3(shape.blocks), dim3(shape.threads), shape.shared_bytes, order, [&] {
-    if (layout == Layout::vector) {
-      separable_backward<scalar_t, ChannelsLastTile<scalar_t, v>>(a, lists);
-    } else if (layout == Layout::channels_last) {
-      separable_backward<scalar_t, ChannelsLastTile<scalar_t, 1>>(a, lists);
-    } else {
-      separable_backward<scalar_t, StridedTile<scalar_t>>(a, lists);
-    }
-  });
-  return static_cast<int>(layout);
+  CropCopy copy = divide_copy(a, v, element);
+  std::vector<uint64_t> crops(a.rois * a.slots * a.bins[0] * a.bins[1] * copy.pitch + 2,
+                              0xA5A5A5A5A5A5A5A5);
+  copy.data = reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(crops.data()) + 15) / 16 * 16);
+  LaunchShape shape = divide_plan(a, copy, element);
+  emulation::launch(dim3(shape.blocks), dim3(shape.threads), shape.shared_bytes, order,
+                    [&] { separable_plan<T, word_t>(a, lists, copy); });
+  shape = divide_backward(&a, copy, v, element, sizeof(T));
+  emulation::launch(dim3(shape.blocks), dim3(shape.threads), shape.shared_bytes, order,
+                    [&] { separable_backward<scalar_t>(a, lists); });
+  return a.vector_maps;
 }
 
 template <typename scalar_t>
@@ -97,7 +96,8 @@ double first_area(int finest, double canonical_size, int canonical_level) {
   return segroi::make_level_map(finest, 1, canonical_size, canonical_level).first_area;
 }
 
-// kernel: 0 forward, 1 gradient by the maps, 2 by the boxes; dtype as in DType. Returns the Layout.
+// kernel: 0 forward, 1 gradient by the maps, 2 by the boxes; dtype as in DType. Returns the
+// forward's Layout.
 int run_separable(int kernel, int dtype, const segroi::cuda::SeparableArgs* args, int order) {
   switch (static_cast<segroi::cuda::DType>(dtype)) {
     case segroi::cuda::DType::f64:

@@ -205,7 +205,9 @@ def test_wrong_rois_give_zero_and_leave_a_note(kernels, layout):
     assert not result[[0, 1, 2, 3, 4, 5, 6, 8]].any()
     assert flag.item() >> 48 == 1 and flag.item() % 2**48 in (0, 1, 2, 3, 4, 5, 6, 8)
 
+    flag.zero_()
     results, _ = backward_maps(kernels, args, maps, scales, torch.ones_like(crops))
+    assert flag.item() >> 48 == 1 and flag.item() % 2**48 in (0, 1, 2, 3, 4, 5, 6, 8)
     assert results[1].sum().item() == pytest.approx(9 * 8, rel=1e-4)
     assert not results[0].any() and not results[2].any()
     by_rois = backward_boxes(kernels, args, maps, scales, torch.ones_like(crops), rois)
@@ -224,6 +226,17 @@ def test_bins_of_thousands_of_pixels(kernels, layout):
     assert result.isfinite().all()
     by_rois = backward_boxes(kernels, args, [map_], [1.0], torch.ones(2, 1, 2, 2, 2), rois)
     assert by_rois.isfinite().all()
+
+
+@pytest.mark.parametrize("width", [900, 2500])
+def test_windows_wider_than_a_warps_memory(kernels, width):
+    """Then fewer rows, fewer channels and at last fewer warps share the memory of the sums."""
+    (map_,), _ = make_pyramid(torch.float32, "nchw", 9, ((6, width),), images=1)
+    rois = torch.tensor([[0, 1.0, 1.0, width - 1.0, 5.0], [0, 0.0, 0.0, 40.0, 6.0]])
+    args = align_args(kernels, rois, (3, 5), [1.0], 0, True, "stack")
+    wanted = expected_align([map_], rois, (3, 5), [1.0], 0, True, "stack")
+    result, _ = forward(kernels, args, [map_], [1.0], torch.empty(wanted.shape))
+    close(result, wanted, torch.float32)
 
 
 def test_more_rois_than_threads(kernels):
