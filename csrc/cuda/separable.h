@@ -15,12 +15,12 @@ constexpr int kMaxLevels = 16;  // maps of one launch
 // Division of work.
 constexpr int kBlockThreads = 256, kPlanThreads = 512;
 // Blocks resident on a multiprocessor, at least.
-constexpr int kForwardBlocks = 4, kStridedBlocks = 5, kGatherBlocks = 3;
+constexpr int kForwardBlocks = 4, kGatherBlocks = 3;
 constexpr int kTileBins = 32;         // bins of a block's tile along one axis, at most
 constexpr int kTapBytes = 16 << 10;   // shared memory for tap lists, at most
 constexpr int kSumsBytes = 24 << 10;  // shared memory for sums along y (strided forward), at most
 constexpr int kForwardBytes = 44 << 10;  // both: 48 KB less what kernels declare
-constexpr int kStridedChannels = 64;     // channels of a block of the strided forward, at most
+constexpr int kStridedChannels = 32;     // channels of a block of the strided forward, at most
 constexpr int kBlocksEach = 16;          // blocks that a multiprocessor should get, for balance
 constexpr int kWeightBytes = 12 << 10;  // shared memory for the weights of a batch of RoIs (gather)
 constexpr int kMapTileRows = 8;         // rows of a map that a block of the gather owns, one a warp

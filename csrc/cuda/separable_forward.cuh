@@ -5,7 +5,8 @@
 
 namespace segroi::cuda {
 
-constexpr int kLoadsX = 4, kLoadsY = 4;  // pixels of a row, of a column that a lane loads at a time
+constexpr int kLoadsX = 4;        // pixels of a row that a lane loads at a time
+constexpr int kChannelGroup = 4;  // channels that share one walk over a tap list (any strides)
 
 // Value of a bin straight from its samples: where tap lists do not fit in shared memory.
 template <typename scalar_t, typename T>
@@ -155,102 +156,72 @@ __device__ Columns find_columns(const TapTables<Tap<T>, T>& t, int source) {
   return columns;
 }
 
-// A part of a warp's channels and rows of bins, small enough that its sums along y fit in the
-// warp's shared memory.
+// A part of a block's crop, small enough that its sums along y fit in shared memory.
 struct Part {
   int channel, channels, row, rows;
 };
 
-// sums[c][row][column] = sum of the y taps of bin `row` in channel c and that column. Lanes along
-// x, and each walks down its column, since the lists of neighbouring bins overlap: two bins at a
-// time, kLoadsY pixels of each. What a list is short of is not loaded and has no weight.
+// sums[c][row][column] = sum of the y taps of bin `row` in channel c and that column; lanes along
+// x.
 template <typename scalar_t, typename T>
-__device__ __forceinline__ void sum_along_y(const MapView& map, const scalar_t* plane,
-                                            const TapTables<Tap<T>, T>& t, int s,
-                                            const Columns& columns, const Part& part, int pitch,
-                                            T* sums) {
-  constexpr int kBins = 2;
-  const Divider by_column(columns.count);
-  const unsigned step = static_cast<unsigned>(map.stride.y);
-  const int item = t.item(s, 0, part.row);
-  for (int i = threadIdx.x % kWarp; i < part.channels * columns.count; i += kWarp) {
-    int j = i;
-    const int c = by_column.split(&j);
+__device__ void sum_along_y(const MapView& map, const scalar_t* plane,
+                            const TapTables<Tap<T>, T>& t, int s, const Columns& columns,
+                            const Part& part, int pitch, T* sums) {
+  const int groups = (part.channels + kChannelGroup - 1) / kChannelGroup;
+  const Divider by_column(columns.count), by_row(part.rows);
+  for (int i = threadIdx.x; i < groups * part.rows * columns.count; i += blockDim.x) {
+    int j = i, r = by_column.split(&j);
+    const int c = by_row.split(&r) * kChannelGroup;
     const int x = columns.dense ? columns.first + j : t.taps[columns.tap + j].pixel;
-    const scalar_t* column = plane + c * map.stride.c + x * map.stride.x;
-    T* out = sums + c * part.rows * pitch + j;
-    for (int r = 0; r < part.rows; r += kBins, out += kBins * pitch) {
-      int at[kBins], end[kBins];
-      T sum[kBins] = {};
+    const scalar_t* column[kChannelGroup];
+    T sum[kChannelGroup] = {};
 #pragma unroll
-      for (int b = 0; b < kBins; ++b) {
-        const int bin = item + (r + b < part.rows ? r + b : r);
-        at[b] = t.begin[bin];
-        end[b] = r + b < part.rows ? t.begin[bin + 1] : at[b];
-      }
-      while (at[0] < end[0] || at[1] < end[1]) {
-        T weight[kBins][kLoadsY];
-        scalar_t pixel[kBins][kLoadsY];
+    for (int u = 0; u < kChannelGroup; ++u) {  // beyond the last channel: the last one again
+      column[u] = plane + clamp_int(c + u, 0, part.channels - 1) * map.stride.c + x * map.stride.x;
+    }
+    const int item = t.item(s, 0, part.row + r);
+#pragma unroll 2
+    for (int k = t.begin[item]; k < t.begin[item + 1]; ++k) {
+      const Tap<T> y = t.taps[k];
+      const int64_t at = y.pixel * map.stride.y;
 #pragma unroll
-        for (int b = 0; b < kBins; ++b) {
+      for (int u = 0; u < kChannelGroup; ++u) sum[u] += y.weight * static_cast<T>(column[u][at]);
+    }
 #pragma unroll
-          for (int u = 0; u < kLoadsY; ++u) {
-            const bool there = at[b] + u < end[b];
-            const Tap<T> y = t.taps[there ? at[b] + u : 0];
-            weight[b][u] = there ? y.weight : T(0);
-            pixel[b][u] = scalar_t{};
-            if (there) pixel[b][u] = column[uint64_t{static_cast<unsigned>(y.pixel)} * step];
-          }
-          at[b] += kLoadsY;
-        }
-#pragma unroll
-        for (int b = 0; b < kBins; ++b) {
-#pragma unroll
-          for (int u = 0; u < kLoadsY; ++u) sum[b] += weight[b][u] * static_cast<T>(pixel[b][u]);
-        }
-      }
-#pragma unroll
-      for (int b = 0; b < kBins; ++b) {
-        if (r + b < part.rows) out[b * pitch] = sum[b];
-      }
+    for (int u = 0; u < kChannelGroup; ++u) {
+      if (c + u < part.channels) sums[((c + u) * part.rows + r) * pitch + j] = sum[u];
     }
   }
 }
 
-// The crop's values from sums[c][row][column]; lanes along x. Where the values are fewer than
-// lanes, up to four lanes share one.
+// The crop's values from sums[c][row][column]; lanes along x.
 template <typename scalar_t, typename T>
-__device__ __forceinline__ void sum_along_x(const SeparableArgs& args, const BlockTask& task,
-                                            int count, const TapTables<Tap<T>, T>& t,
-                                            const Columns* columns, const Part& part, int pitch,
-                                            const T* sums) {
+__device__ void sum_along_x(const SeparableArgs& args, const BlockTask& task, int count,
+                            const TapTables<Tap<T>, T>& t, const Columns* columns, const Part& part,
+                            int pitch, const T* sums) {
   const Divider by_bin(t.bins[1]), by_row(part.rows);
-  const int values = part.channels * part.rows * t.bins[1], lane = threadIdx.x % kWarp;
-  const int shift = values <= kWarp / 4 ? 2 : values <= kWarp / 2 ? 1 : 0, share = 1 << shift;
-  for (int first = 0; first < values; first += kWarp) {
-    const int i = first + (lane >> shift);
-    int bx = i < values ? i : values - 1, r = by_bin.split(&bx);
+  for (int i = threadIdx.x; i < part.channels * part.rows * t.bins[1]; i += blockDim.x) {
+    int bx = i, r = by_bin.split(&bx);
     const int c = by_row.split(&r);
     const T* row = sums + (c * part.rows + r) * pitch;
-    T sum = 0;
+    T sum = extrapolated(args, t, part.row + r, bx);
     for (int s = 0; s < count; row += columns[s++].count) {
-      const int item = t.item(s, 1, bx), end = t.begin[item + 1];
-      const int back = columns[s].dense ? columns[s].first : columns[s].tap;
-      for (int k = t.begin[item] + lane % share; k < end; k += share) {
-        sum += t.taps[k].weight * row[(columns[s].dense ? t.taps[k].pixel : k) - back];
+      const int item = t.item(s, 1, bx);
+      const bool dense = columns[s].dense;
+      for (int k = t.begin[item]; k < t.begin[item + 1]; ++k) {
+        sum +=
+            t.taps[k].weight * row[dense ? t.taps[k].pixel - columns[s].first : k - columns[s].tap];
       }
     }
-    for (int d = 1; d < share; d *= 2) sum += __shfl_xor_sync(kFullMask, sum, d);
-    if (i >= values || lane % share != 0) continue;
     crop_at<scalar_t>(args, task, part.row + r, bx)[(part.channel + c) * args.crop_stride.c] =
-        static_cast<scalar_t>(sum + extrapolated(args, t, part.row + r, bx));
+        static_cast<scalar_t>(sum);
   }
 }
 
 // Maps of any strides, meant for NCHW: first along y for every column that a tap reads, then along
-// x in shared memory. A warp has channels of its own and waits for no other.
+// x in shared memory.
 template <typename scalar_t>
-__global__ void __launch_bounds__(kBlockThreads, kStridedBlocks)
+__global__ void __launch_bounds__(kBlockThreads, kForwardBlocks)
     separable_forward_strided(const __grid_constant__ SeparableArgs args) {
   using T = accumulate_t<scalar_t>;
   __shared__ Columns columns[kMaxLevels];
@@ -266,27 +237,27 @@ __global__ void __launch_bounds__(kBlockThreads, kStridedBlocks)
   int pitch = 0;
   for (int s = 0; s < count && fit; ++s) pitch += columns[s].count;
   if (!fit || pitch > room) return direct_crop<scalar_t>(args, task, sources, t);
-  // for a window of thousands of columns the memory is enough for fewer warps
-  const int width = pitch > 0 ? pitch : 1,
-            warps = clamp_int(room / width, 1, kBlockThreads / kWarp);
-  const int warp = threadIdx.x / kWarp, mine = room / warps;
-  if (warp >= warps) return;
-  T* sums = reinterpret_cast<T*>(dynamic_shared() + args.shared_bytes) + warp * mine;
-  const int each = (task.channels + warps - 1) / warps, begin = warp * each;
-  const int end = begin + each < task.channels ? begin + each : task.channels;
-  const int rows = clamp_int(mine / width, 1, t.bins[0]);
-  const int channels = clamp_int(mine / (width * rows), 1, each);
-  for (int c = begin; c < end; c += channels) {
+  T* sums = reinterpret_cast<T*>(dynamic_shared() + args.shared_bytes);
+  const int width = pitch > 0 ? pitch : 1;
+  const int rows = clamp_int(room / (width * kChannelGroup), 1, t.bins[0]);
+  // as few parts as fit, of about the same number of channels
+  const int most = clamp_int(room / (width * rows), 1, task.channels);
+  const int parts = (task.channels + most - 1) / most, even = (task.channels + parts - 1) / parts;
+  const int channels = even % kChannelGroup == 0 || even == task.channels
+                           ? even
+                           : clamp_int(even + kChannelGroup - even % kChannelGroup, 1, most);
+  for (int c = 0; c < task.channels; c += channels) {
     for (int row = 0; row < t.bins[0]; row += rows) {
-      const Part part{c, clamp_int(end - c, 1, channels), row, clamp_int(t.bins[0] - row, 1, rows)};
+      const Part part{c, clamp_int(task.channels - c, 1, channels), row,
+                      clamp_int(t.bins[0] - row, 1, rows)};
       for (int s = 0, base = 0; s < count; base += columns[s++].count) {
         const MapView& map = args.maps[sources.level + s];
         const scalar_t* plane = map.at<scalar_t>(sources.roi.image, task.channel + c);
         sum_along_y(map, plane, t, s, columns[s], part, pitch, sums + base);
       }
-      __syncwarp();
+      __syncthreads();
       sum_along_x<scalar_t>(args, task, count, t, columns, part, pitch, sums);
-      __syncwarp();
+      __syncthreads();
     }
   }
 }

@@ -96,7 +96,8 @@ inline LaunchShape divide_forward(SeparableArgs* a, Layout layout, int v, int co
   };
   // every multiprocessor should have work; where a RoI reads all levels, its work grows with its
   // area, so smaller pieces are shared out more evenly
-  const int64_t enough = (a->all_levels ? kBlocksEach : 4) * int64_t{1} * multiprocessors;
+  const bool uneven = a->all_levels && layout != Layout::strided;
+  const int64_t enough = int64_t{uneven ? kBlocksEach : 4} * multiprocessors;
   while (layout == Layout::strided && blocks() < enough && a->chunk_channels > 8) {
     a->chunk_channels /= 2;
   }
