@@ -150,8 +150,11 @@ at::Tensor empty_output(const at::Tensor& like, int64_t rois, int64_t slots, int
     out = stack ? at::empty({rois, slots, c, h, w}, like.options())
                 : at::empty({rois, slots * c, h, w}, like.options());
   } else {
-    out = stack ? at::empty({rois, slots, h, w, c}, like.options()).permute({0, 1, 4, 2, 3})
-                : at::empty({rois, h, w, slots * c}, like.options()).permute({0, 3, 1, 2});
+    // not permuted, which would be a view, and autograd lets nobody write into a view in place
+    out = stack
+              ? at::empty_strided({rois, slots, c, h, w},
+                                  {slots * h * w * c, h * w * c, 1, w * c, c}, like.options())
+              : at::empty({rois, slots * c, h, w}, like.options(), at::MemoryFormat::ChannelsLast);
   }
   hint_huge_pages(out);
   return out;

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -102,8 +103,10 @@ inline at::Tensor empty_crops(const at::Tensor& like, int64_t rois, int64_t slot
     return stack ? at::empty({rois, slots, c, h, w}, like.options())
                  : at::empty({rois, slots * c, h, w}, like.options());
   }
-  return stack ? at::empty({rois, slots, h, w, c}, like.options()).permute({0, 1, 4, 2, 3})
-               : at::empty({rois, h, w, slots * c}, like.options()).permute({0, 3, 1, 2});
+  // not permuted, which would be a view, and autograd lets nobody write into a view in place
+  return stack ? at::empty_strided({rois, slots, c, h, w},
+                                   {slots * h * w * c, h * w * c, 1, w * c, c}, like.options())
+               : at::empty({rois, slots * c, h, w}, like.options(), at::MemoryFormat::ChannelsLast);
 }
 
 inline void forward(SeparableArgs* args, const char* op, at::TensorList maps,

@@ -64,6 +64,39 @@ def pooling(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+GPU, GPU_FORWARD = "multi_level_roi_align_h100", "multi_level_roi_align_h100_c3c5646"
+GPU_ROWS = {
+    "A": "1000 RoIs, 7×7, one image",
+    "B": "8 images, 512 RoIs each, 7×7",
+    "W2": WHAT["W2"],
+    "W3": WHAT["W3"],
+}
+
+
+def on_gpu(record: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
+    """Lines of the table of a GPU; NCHW forward is of ``earlier``, whose kernel is in use again."""
+    lines = [
+        "| ms (times faster), adaptive sampling | forward | forward, channels_last | backward | "
+        "backward, channels_last |",
+        "|---|---|---|---|---|",
+    ]
+    for workload, what in GPU_ROWS.items():
+        for dtype in ("float32", "float16"):
+            cells = []
+            for direction in ("forward", "backward"):
+                for layout in ("NCHW", "channels_last"):
+                    source = earlier if (direction, layout) == ("forward", "NCHW") else record
+                    facts = {"workload": workload, "sampling": 0, "direction": direction}
+                    table = next(
+                        t for t in source["tables"]
+                        if t.get("dtype") == dtype and facts.items() <= t.items()
+                    )  # fmt: skip
+                    row = f"segroi, {layout}"
+                    cells.append(f"{table['milliseconds'][row]:.2f} ({ratios(table)[row]:.1f}×)")
+            lines.append(f"| {what}, {dtype} | {' | '.join(cells)} |")
+    return lines
+
+
 def others(record: dict[str, Any]) -> list[str]:
     """Lines of a record whose tables have no facts: every row beside the first."""
     whole = "megabytes" in record["tables"][0]  # systems: bench_models.py
@@ -98,26 +131,31 @@ def origin(record: dict[str, Any]) -> str:
 def render(records: dict[str, dict[str, Any]]) -> str:
     """The README's section."""
     lines: list[str] = []
-    for name, record in records.items():
-        if not name.startswith("multi_level_roi_align"):
-            continue
-        lines += [
-            "`multi_level_roi_align` on an 800×1216 px image, P2 to P5 of 256 channels, float32, "
-            "beside Detectron2's `ROIPooler` (the sums beside torchvision's `roi_align` level by "
-            "level):",
-            "",
-            *pooling(record),
-            "",
-            f"{origin(record)}.",
-            "",
-        ]
+    record = records["multi_level_roi_align"]
+    lines += [
+        "`multi_level_roi_align` on an 800×1216 px image, P2 to P5 of 256 channels, float32, "
+        "beside Detectron2's `ROIPooler` (the sums beside torchvision's `roi_align` level by "
+        "level):",
+        "",
+        *pooling(record),
+        "",
+        f"{origin(record)}.",
+        "",
+        "On a GPU, beside the same, end to end. One launch forward and two backward, no host "
+        "synchronisation, deterministic:",
+        "",
+        *on_gpu(records[GPU], records[GPU_FORWARD]),
+        "",
+        f"{origin(records[GPU])}. The NCHW forward column: commit "
+        f"{records[GPU_FORWARD]['commit'][:9]}, whose kernel is in use again.",
+        "",
+    ]
     lines += [
         "![Times faster than the peer](scripts/benchmarks/results/speed.png)",
         "",
         "All measurements, the other operators' too, are in "
         "[scripts/benchmarks/results](scripts/benchmarks/results/README.md); "
-        "`scripts/benchmarks/bench_<operator>.py` makes them, rows taking turns in one process. "
-        "Nothing was measured on a GPU yet.",
+        "`scripts/benchmarks/bench_<operator>.py` makes them, rows taking turns in one process.",
     ]
     return "\n".join(lines)
 

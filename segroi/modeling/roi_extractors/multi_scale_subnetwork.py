@@ -102,6 +102,9 @@ class MultiScaleSubnetwork(RoIExtractor):
         if rois.shape[0] == 0:  # without samples, batch statistics would be spoilt
             empty = features[0].new_zeros(0, self.out_channels, *self.output_size)
             return touch_parameters(empty + sum(f[:0].sum() for f in features), self)
+        if rois.device.type == "cpu" and not torch.compiler.is_exporting():
+            # a 1x1 convolution of channels-last maps or crops is one product of matrices there
+            features = [f.contiguous(memory_format=torch.channels_last) for f in features]
         branches = zip(self.branches, self.factors, strict=True)
         pooled = [self._branch(block, features, rois, factor) for block, factor in branches]
         return self.fuse(torch.cat(pooled, dim=1))
