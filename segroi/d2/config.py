@@ -112,6 +112,8 @@ def _add_groie_config(cfg: CfgNode) -> None:
     # A ReLU on the crop of every level before the aggregation, as in the code behind the paper's
     # Tables I-IV.
     cfg.MODEL.GROIE.RELU_BEFORE_SUM = False
+    # Let PRE, a convolution, start as the identity instead of at random (short trainings).
+    cfg.MODEL.GROIE.IDENTITY_PRE = False
 
 
 def _add_multi_scale_subnetwork_config(cfg: CfgNode) -> None:

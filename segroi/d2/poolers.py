@@ -138,6 +138,7 @@ def _options(cfg: CfgNode, name: str) -> dict[str, Any]:
             "post": node.POST,
             "shared_pre": node.SHARED_PRE,
             "relu_before_sum": node.RELU_BEFORE_SUM,
+            "identity_pre": node.IDENTITY_PRE,
         }
     if name == "MultiScaleSubnetwork":
         node = cfg.MODEL.MULTI_SCALE_SUBNETWORK

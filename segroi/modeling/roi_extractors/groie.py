@@ -37,6 +37,9 @@ class GRoIE(RoIExtractor):
         relu_before_sum: a ReLU on every level's crop before the aggregation, as in the code of the
             first paper's tables.
         sampling_ratio: samples per bin and axis; 0 adapts to the bin size.
+        identity_pre: let the convolutions of `pre` ("conv...") start as the identity instead of at
+            random: large kernels then blur no crop before they have learned where to look. Not in
+            the paper; for short trainings.
         kwargs: alignment and level rule, see `RoIExtractor`.
 
     Raises:
@@ -61,12 +64,15 @@ class GRoIE(RoIExtractor):
         shared_pre: bool = True,
         relu_before_sum: bool = False,
         sampling_ratio: int = 2,
+        identity_pre: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             output_size, spatial_scales, in_channels, sampling_ratio=sampling_ratio, **kwargs
         )
         self._check(aggregation, shared_pre, relu_before_sum)
+        if identity_pre and not pre.startswith("conv"):
+            raise ValueError(f"GRoIE: identity_pre needs a pre of one convolution, got {pre!r}")
         levels = len(self.spatial_scales)
         if levels == 1:
             pre, aggregation, post, shared_pre, relu_before_sum = "none", "sum", "none", True, False
@@ -75,6 +81,8 @@ class GRoIE(RoIExtractor):
         self.relu_before_sum = relu_before_sum
         self.fused = pre == "none" and not relu_before_sum
         pres = [build_roi_module(pre, in_channels) for _ in range(1 if shared_pre else levels)]
+        for block in pres if identity_pre and pre != "none" else []:
+            nn.init.dirac_(block.conv.weight)
         self.pre = pres[0] if shared_pre else nn.ModuleList(pres)
         reduced = {"sum+": in_channels, "concat": levels * in_channels}.get(aggregation)
         self.reduce = ConvBlock(reduced, in_channels, 1) if reduced else nn.Identity()

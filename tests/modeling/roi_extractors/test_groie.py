@@ -71,6 +71,16 @@ def test_four_steps_equal_the_same_steps_by_hand(pre, aggregation, relu_before_s
     torch.testing.assert_close(module(features, ROIS), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("shared_pre", [True, False])
+def test_the_identity_before_the_sum_is_no_module(shared_pre):
+    features = [f.abs() for f in pyramid()]  # the ReLU of the block lets them through
+    module = groie("conv7x7", identity_pre=True, shared_pre=shared_pre)
+    torch.testing.assert_close(module(features, ROIS), groie()(features, ROIS))
+    assert sum(p.numel() for p in module.parameters()) > 0
+    with pytest.raises(ValueError, match="identity_pre"):
+        groie("attention", identity_pre=True)
+
+
 def test_random_level_draws_every_level_and_never_mixes_them():
     features = pyramid()
     crops = torch.stack(crops_by_level(features), dim=1)
