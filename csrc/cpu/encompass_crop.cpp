@@ -192,9 +192,7 @@ CropPlan plan_crops(at::TensorList features, const Boxes& boxes, const at::Tenso
 }
 
 at::Tensor fresh(at::IntArrayRef size, const CropPlan& plan, const at::Tensor& like) {
-  at::Tensor t = at::empty(size, like.options(), plan.format());
-  hint_huge_pages(t);
-  return t;
+  return empty_large(size, plan.format(), like.options());
 }
 
 std::vector<at::Tensor> encompass_crop(at::TensorList features, const at::Tensor& cells,

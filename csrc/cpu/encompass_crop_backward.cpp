@@ -63,9 +63,8 @@ void add_lines(const std::vector<GradCrop>& crops, const Lines& lines, int64_t p
 at::Tensor sum_crops(const std::vector<GradCrop>& crops, at::IntArrayRef size, bool channels_last,
                      const at::TensorOptions& options) {
   const int64_t channels = size[1], height = size[2];
-  at::Tensor out = at::empty(
-      size, options, channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
-  hint_huge_pages(out);
+  const at::Tensor out = empty_large(
+      size, channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous, options);
   const int64_t pixel = channels_last ? channels : 1, pitch = size[3] * pixel;
   const int64_t planes = channels_last ? 1 : channels;
   const int64_t plane_step = channels_last ? 1 : 8, row_step = channels_last ? 4 : height;

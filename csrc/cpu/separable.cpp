@@ -4,7 +4,10 @@
 // and each adds its RoIs in one fixed order.
 #include "cpu/separable.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <cstring>
 
 #include "cpu/pages.h"
 #include "cpu/read_ahead.h"
@@ -145,24 +148,28 @@ bool is_channels_last(const at::Tensor& map) {
 at::Tensor empty_output(const at::Tensor& like, int64_t rois, int64_t slots, int64_t h, int64_t w,
                         bool stack) {
   const int64_t c = like.size(1);
-  at::Tensor out;
-  if (!is_channels_last(like)) {
-    out = stack ? at::empty({rois, slots, c, h, w}, like.options())
-                : at::empty({rois, slots * c, h, w}, like.options());
-  } else {
-    // not permuted, which would be a view, and autograd lets nobody write into a view in place
-    out = stack
-              ? at::empty_strided({rois, slots, c, h, w},
-                                  {slots * h * w * c, h * w * c, 1, w * c, c}, like.options())
-              : at::empty({rois, slots * c, h, w}, like.options(), at::MemoryFormat::ChannelsLast);
+  if (!stack) {
+    const auto format =
+        is_channels_last(like) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+    return empty_large({rois, slots * c, h, w}, format, like.options());
   }
-  hint_huge_pages(out);
-  return out;
+  // not permuted, which would be a view, and autograd lets nobody write into a view in place
+  return is_channels_last(like)
+             ? empty_large({rois, slots, c, h, w}, {slots * h * w * c, h * w * c, 1, w * c, c},
+                           like.options())
+             : empty_large({rois, slots, c, h, w}, {slots * c * h * w, c * h * w, h * w, w, 1},
+                           like.options());
 }
 
 template <typename A>
 void separable_forward(const Separable<A>& problem, const at::Tensor& out) {
   if (out.numel() > 0) write_crops(Problem<A>(problem, problem.maps, out));
+}
+
+void clear_memory(const at::Tensor& dense) {
+  char* const data = static_cast<char*>(dense.mutable_data_ptr());
+  at::parallel_for(0, dense.nbytes(), int64_t{1} << 20,
+                   [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, end - begin); });
 }
 
 template <typename A>
@@ -172,13 +179,14 @@ std::vector<at::Tensor> separable_backward_maps(const Separable<A>& p, const at:
   const auto format =
       is_channels_last(p.maps[0]) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   for (const at::Tensor& map : p.maps) {
-    at::Tensor to = zero_pages(map.sizes(), format, map.options());
-    zero.push_back(to.defined());
-    if (!to.defined()) {
-      to = at::empty(map.sizes(), map.options().memory_format(format));
-      hint_huge_pages(to);
+    bool clear = false;
+    grads.push_back(empty_large(map.sizes(), format, map.options(), &clear));
+    if (!clear && format == at::MemoryFormat::ChannelsLast) {
+      // a tile has some channels of each pixel: too short runs to clear well
+      clear_memory(grads.back());
+      clear = true;
     }
-    grads.push_back(to);
+    zero.push_back(clear);
   }
   if (grads[0].size(0) > 0 && grads[0].size(1) > 0) add_crops(Problem<A>(p, grads, grad), zero);
   return grads;

@@ -229,6 +229,36 @@ def test_levels_without_rois_have_zero_gradients():
     assert all(not m.grad.any() for m in maps[1:])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_that_served_before(layout):
+    """Large results and gradients come in blocks that others left; nothing of these must show."""
+    maps = [LAYOUTS[layout](torch.randn(1, 8, 1100, 1000))]  # 35 MB
+    rois = torch.tensor([[0.0, 10, 10, 200, 300], [0, 500, 600, 900, 1000]])
+    wide = rois.repeat(12, 1)
+
+    def run(rois, size):
+        leaf = maps[0].detach().requires_grad_()
+        out = multi_level_roi_align([leaf], rois, size, (1.0,), 2)
+        return out.detach().sum(), torch.autograd.grad(out.square().sum(), leaf)[0]
+
+    first, gradient = run(rois, 7)
+    kept = gradient.clone()
+    del gradient
+    run(wide, 220)  # leaves blocks full of other numbers: 37 MB of crops, 35 MB of gradient
+    again, gradient = run(rois, 7)
+    assert torch.equal(first, again) and torch.equal(kept, gradient)
+    gradient.resize_(1, 8, 1200, 1100)  # as any other tensor's storage
+
+
+def test_results_may_be_written_to_in_place():
+    maps = [torch.rand(1, 4, 20, 20).contiguous(memory_format=torch.channels_last)]
+    leaf = maps[0].requires_grad_()
+    rois = torch.tensor([[0.0, 2, 2, 18, 18]])
+    for reduce in ("select", "stack"):
+        multi_level_roi_align([leaf], rois, 3, (1.0,), 2, reduce=reduce).mul_(2).sum().backward()
+    assert leaf.grad.sum() == pytest.approx(2 * 2 * 4 * 9, rel=1e-4)
+
+
 @built
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_bits_do_not_depend_on_threads(layout):
