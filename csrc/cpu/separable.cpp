@@ -20,8 +20,32 @@ namespace {
 using namespace cpu;
 
 constexpr int64_t kPlaneBlock = 8;          // channels of a planar task
+constexpr int64_t kTogether = 128;          // wide crops of a task
 constexpr int64_t kTileChannels = 64;       // of an interleaved tile
 constexpr int64_t kTileValues = 160 << 10;  // a tile fits the second-level cache
+
+// Whether crop k of the wave has a window that is larger than a cache.
+template <typename T>
+bool has_wide_window(const Problem<T>& problem, const Wave<T>& wave, int64_t k) {
+  if (problem.planar) return false;
+  const Pooled<T>* tables = wave.tables.data() + k * problem.per;
+  return std::any_of(tables, tables + problem.reads(wave.crops[k]),
+                     [&](const Pooled<T>& source) { return is_wide(source, problem.channels); });
+}
+
+// Crops of a task. The results do not depend on it.
+template <typename T>
+int64_t crops_of_task(const Problem<T>& problem, const Wave<T>& wave, int64_t blocks) {
+  const int64_t crops = wave.crops.size(), threads = at::get_num_threads();
+  int64_t parts = problem.planar ? 4 * threads / blocks : crops / 8;
+  for (int64_t k = 0; k < crops; ++k) {
+    if (!has_wide_window(problem, wave, k)) continue;
+    // wide ones share what they read: the more are together, the better
+    parts = std::min(parts, std::max(4 * threads, crops / kTogether));
+    break;
+  }
+  return (crops + parts) / (parts + 1);
+}
 
 template <typename T>
 void write_crops(const Problem<T>& problem) {
@@ -32,22 +56,34 @@ void write_crops(const Problem<T>& problem) {
   const int64_t values = problem.count * problem.channels * problem.bins_h * problem.bins_w;
   const bool stream = values * problem.element_bytes >= kStreamBytes;
   for_each_wave<T>(problem, false, kernels.width, [&](const Wave<T>& wave) {
-    const int64_t crops = wave.crops.size();
+    const int64_t crops = wave.crops.size(), group = crops_of_task(problem, wave, blocks);
+    const int64_t groups = (crops + group - 1) / group;
     const ReadAhead<T> ahead(problem, wave);
-    const int64_t parts = problem.planar ? 4 * at::get_num_threads() / blocks : crops / 8;
-    const int64_t group = (crops + parts) / (parts + 1), groups = (crops + group - 1) / group;
     for_each_task(blocks * groups, [&](int64_t task, Scratch& scratch) {
       const int64_t channel = task / groups * block, first = task % groups * group;
       const int64_t channels = std::min(block, problem.channels - channel);
       auto progress = ahead.start();
+      std::vector<CropTask<T>> wide;
       for (int64_t k = first; k < std::min(crops, first + group); ++k) {
         const int64_t crop = wave.crops[k];
+        const CropTask<T> one{wave.tables.data() + k * problem.per,
+                              problem.reads(crop),
+                              problem.crop(crop),
+                              problem.stride,
+                              problem.bins_h,
+                              problem.bins_w,
+                              channel,
+                              channels,
+                              problem.fill,
+                              stream};
+        if (has_wide_window(problem, wave, k)) {
+          wide.push_back(one);
+          continue;
+        }
         ahead.read(k, wave, channel, channels, progress);
-        run({wave.tables.data() + k * problem.per, problem.reads(crop), problem.crop(crop),
-             problem.stride, problem.bins_h, problem.bins_w, channel, channels, problem.fill,
-             stream},
-            scratch);
+        run(one, scratch);
       }
+      kernels.crop_tiles(wide.data(), wide.size(), scratch);
       if (stream) stream_fence();
     });
   });

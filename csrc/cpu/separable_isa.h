@@ -167,35 +167,36 @@ void crop_planar(const CropTask<T>& task, Scratch& scratch) {
   }
 }
 
-// Sums the rows of one bin row: pixel i of the window, n channels, to rows + i * n.
+// Sums the rows that the taps name, inputs rising: columns [x.begin, x.end) of the window, n
+// channels each, to rows.
 template <class V, typename S, typename T = typename V::T>
-void sum_interleaved_rows(const Pooled<T>& source, int64_t channel, int64_t n, int p, T* rows,
-                          Scratch& scratch) {
-  const AxisTable<T>& x = source.x;
-  const TapList<T> taps = list(source.y.taps, p);
+void sum_interleaved_rows(const Pooled<T>& source, int64_t channel, int64_t n,
+                          const TapList<T>& taps, Range x, T* rows, Scratch& scratch) {
   const S* data = static_cast<const S*>(source.data) + channel * source.stride.c;
   const Strides& stride = source.stride;
+  const int* pixels = source.x.pixel;
+  const int64_t count = x.end - x.begin, step = count * n;
   if constexpr (std::is_same_v<S, T>) {
     if (stride.c == 1) {
-      const int first = x.pixel[0];
-      if (stride.x == n && x.pixel[x.pixels - 1] - first == x.pixels - 1) {
+      const int first = pixels[x.begin];
+      if (stride.x == n && pixels[x.end - 1] - first == count - 1) {
         const Rows<T> all{data + first * stride.x, stride.y, source.y.pixel, 0};
-        return combine<V, false>(rows, x.pixels * n, all, taps);
+        return combine<V, false>(rows, step, all, taps);
       }
-      for (int i = 0; i < x.pixels; ++i) {
-        const Rows<T> pixel{data + x.pixel[i] * stride.x, stride.y, source.y.pixel, 0};
-        combine<V, false>(rows + i * n, n, pixel, taps);
+      for (int i = x.begin; i < x.end; ++i, rows += n) {
+        const Rows<T> pixel{data + pixels[i] * stride.x, stride.y, source.y.pixel, 0};
+        combine<V, false>(rows, n, pixel, taps);
       }
       return;
     }
   }
-  const Range slots = input_range(source.y.taps, p, p + 1);
-  const int64_t step = x.pixels * n;
+  if (taps.count == 0) return std::memset(rows, 0, step * sizeof(T)), void();
+  const Range slots{taps.input[0], taps.input[taps.count - 1] + 1};
   T* window = scratch.get<T>(Scratch::kWindow, (slots.end - slots.begin) * step);
+  T* to = window;
   for (int i = slots.begin; i < slots.end; ++i) {
-    for (int j = 0; j < x.pixels; ++j) {
-      widen<V, S>(data + source.y.pixel[i] * stride.y + x.pixel[j] * stride.x, stride.c, n,
-                  window + (i - slots.begin) * step + j * n);
+    for (int j = x.begin; j < x.end; ++j, to += n) {
+      widen<V, S>(data + source.y.pixel[i] * stride.y + pixels[j] * stride.x, stride.c, n, to);
     }
   }
   combine<V, false>(rows, step, Rows<T>{window, step, nullptr, slots.begin}, taps);
@@ -215,7 +216,8 @@ void crop_pixels(const CropTask<T>& task, int64_t channel, int64_t n, int p, Scr
     const Pooled<T>& source = task.sources[i];
     if (reads_nothing(source)) continue;
     T* summed = scratch.get<T>(Scratch::kRows, source.x.pixels * n);
-    sum_interleaved_rows<V, S>(source, channel, n, p, summed, scratch);
+    sum_interleaved_rows<V, S>(source, channel, n, list(source.y.taps, p), {0, source.x.pixels},
+                               summed, scratch);
     const auto run = written ? combine<V, true> : combine<V, false>;
     for (int q = 0; q < task.bins_w; ++q) {
       run(crop + q * step, n, Rows<T>{summed, n, nullptr, 0}, list(source.x.taps, q));

@@ -2,7 +2,7 @@
 // separable_isa.h.
 #pragma once
 
-#include "cpu/separable_isa.h"
+#include "cpu/separable_isa_tiles.h"
 
 namespace {
 
@@ -210,8 +210,8 @@ void tile_interleaved(const TileTask<T>& task, Scratch& scratch) {
 
 template <class V, typename S>
 Kernels<typename V::T> kernels_of() {
-  return {V::kWidth, crop_planar<V, S>, crop_interleaved<V, S>, tile_planar<V, S>,
-          tile_interleaved<V, S>};
+  return {V::kWidth,        crop_planar<V, S>, crop_interleaved<V, S>,
+          crop_tiles<V, S>, tile_planar<V, S>, tile_interleaved<V, S>};
 }
 
 inline Kernels<float> float_kernels(Element element) {

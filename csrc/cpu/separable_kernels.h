@@ -53,6 +53,14 @@ struct CropTask {
   bool stream;  // write past the caches
 };
 
+// Whether a source's window of all channels is too large for the second-level cache: crops with one
+// are for crop_tiles.
+constexpr int64_t kWideValues = 256 << 10;
+template <typename T>
+bool is_wide(const Pooled<T>& source, int64_t channels) {
+  return int64_t{source.y.pixels} * source.x.pixels * channels > kWideValues;
+}
+
 // Rows [row, row + rows) of channels [channel, channel + channels) of one gradient map.
 template <typename T>
 struct TileTask {
@@ -72,6 +80,7 @@ struct Kernels {
   int width;  // of the lanes to build
   void (*crop_planar)(const CropTask<T>&, Scratch&);
   void (*crop_interleaved)(const CropTask<T>&, Scratch&);
+  void (*crop_tiles)(const CropTask<T>* tasks, int64_t count, Scratch&);  // interleaved, wide
   void (*tile_planar)(const TileTask<T>&, Scratch&);
   void (*tile_interleaved)(const TileTask<T>&, Scratch&);
 };

@@ -267,6 +267,19 @@ def test_dtypes_and_layouts(dtype, tolerance, channels_last, channels):
             crop_and_resize(maps, half_box, index, 4)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_windows_larger_than_a_cache(dtype, tolerance):
+    """Also flipped, and with samples outside the map."""
+    maps, boxes, index = make(c=900, h=30, w=28, dtype=dtype)
+    boxes[0] = torch.tensor([-0.1, -0.2, 1.1, 1.2])
+    boxes[1] = torch.tensor([1.1, 0.9, -0.1, 0.0])
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    options = dict(pool=2, extrapolation_value=3.0)
+    got = crop_and_resize(maps, boxes, index, (24, 28), **options)
+    want = reference(maps.double(), boxes.double(), index, (24, 28), **options)
+    torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize(
     "view",
     [

@@ -63,6 +63,32 @@ def test_any_number_of_channels(channels, layout):
     torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize(
+    "dtype, tolerance",
+    [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)],
+)
+def test_windows_larger_than_a_cache(dtype, tolerance, reduce):
+    """Channels last on a CPU: RoIs with such windows read a map together, tile by tile."""
+    maps, rois = small(12, 700, dtype)
+    rois[::3, 1:] = torch.tensor([-9.0, -9.0, 165.0, 99.0], dtype=rois.dtype)
+    rois[1::6, 1:] = torch.tensor([3.0, 5.0, 150.0, 90.0], dtype=rois.dtype)
+    maps = [LAYOUTS["nhwc"](m) for m in maps]
+    wide = [m.double() for m in maps]
+    want = reference(wide, rois.double(), (7, 5), SCALES, 0, reduce=reduce)
+    results = [torch.full(want.shape, torch.nan, dtype=dtype)]  # not channels last
+    multi_level_roi_align(maps, rois, (7, 5), SCALES, reduce=reduce, out=results[0])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(multi_level_roi_align(maps, rois, (7, 5), SCALES, reduce=reduce))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(results[0].double(), want, rtol=tolerance, atol=tolerance)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 33), (17, 9)])
 def test_maps_of_any_size(size):
     """Also narrower than a SIMD vector, and a single pixel."""
