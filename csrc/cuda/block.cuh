@@ -30,6 +30,27 @@ struct Divider {
   }
 };
 
+// A stride in bytes; the operators hand on none that 32 bits do not hold.
+template <typename T>
+__device__ __forceinline__ unsigned step_bytes(int64_t stride) {
+  return static_cast<unsigned>(stride * static_cast<int64_t>(sizeof(T)));
+}
+
+// p + i * step bytes in global memory, i >= 0. One instruction: left alone, the compiler takes p
+// to pieces and adds them again for every access.
+template <typename T>
+__device__ __forceinline__ const T* step_by(const T* p, int i, unsigned step) {
+#ifdef __CUDACC__
+  const T* at;
+  asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(at) : "r"(i), "r"(step), "l"(p));
+  __builtin_assume(__isGlobal(at));
+  return at;
+#else
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(p) +
+                                    uint64_t{static_cast<unsigned>(i)} * step);
+#endif
+}
+
 // V neighbouring elements: one 16-byte access where V * sizeof(T) is 16.
 template <typename T, int V>
 struct alignas(V * sizeof(T)) Vec {
@@ -46,15 +67,21 @@ __device__ __forceinline__ void store_vec(T* p, const Vec<T, V>& value) {
   *reinterpret_cast<Vec<T, V>*>(p) = value;
 }
 
+// Sum of `value` over the lanes up to this one.
+__device__ __forceinline__ int warp_inclusive_scan(int value) {
+  const int lane = threadIdx.x % kWarp;
+  for (int d = 1; d < kWarp; d *= 2) {
+    const int left = __shfl_up_sync(kFullMask, value, d);
+    if (lane >= d) value += left;
+  }
+  return value;
+}
+
 // Sum of `value` over the threads before this one, and over all of them. `partial` holds one int a
 // warp; every thread of a block of whole warps calls, and may call again at once.
 __device__ __forceinline__ int block_exclusive_scan(int value, int* partial, int* total) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  int inclusive = value;
-  for (int d = 1; d < kWarp; d *= 2) {
-    const int left = __shfl_up_sync(kFullMask, inclusive, d);
-    if (lane >= d) inclusive += left;
-  }
+  const int inclusive = warp_inclusive_scan(value);
   if (lane == kWarp - 1) partial[warp] = inclusive;
   __syncthreads();
   int before = 0, sum = 0;

@@ -18,16 +18,16 @@ constexpr int kBlockThreads = 256, kPlanThreads = 512;
 constexpr int kForwardBlocks = 4, kGatherBlocks = 3;
 constexpr int kTileBins = 32;         // bins of a block's tile along one axis, at most
 constexpr int kTapBytes = 16 << 10;   // shared memory for tap lists, at most
-constexpr int kSumsBytes = 24 << 10;  // shared memory for sums along y (strided forward), at most
+constexpr int kSumsBytes = 40 << 10;  // shared memory for sums and crops (strided forward), at most
 constexpr int kForwardBytes = 44 << 10;  // both: 48 KB less what kernels declare
-constexpr int kStridedChannels = 32;     // channels of a block of the strided forward, at most
+constexpr int kStridedChannels = 64;     // channels of a block of the strided forward, at most
 constexpr int kBlocksEach = 16;          // blocks that a multiprocessor should get, for balance
 constexpr int kWeightBytes = 12 << 10;  // shared memory for the weights of a batch of RoIs (gather)
 constexpr int kMapTileRows = 8;         // rows of a map that a block of the gather owns, one a warp
 constexpr int kMapTileColumns = 8;
 constexpr int kMaskBins = 32;  // bins whose weights it holds at a time along one axis
 constexpr int kScan = 4;       // windows that a thread of it looks at in one go
-constexpr int kCopyBins = 64, kCopyChannels = 64;  // of a block that copies crops for it
+constexpr int kCopyBins = 64;  // of a block that copies crops for it
 
 struct Strides {
   int64_t n, c, y, x;  // elements
@@ -88,6 +88,7 @@ struct SeparableArgs {
   // Division of work, filled in by the launch functions.
   int tile_bins[2], tiles[2];
   int64_t chunk_channels, channel_chunks;
+  unsigned chunk_blocks;  // blocks of one chunk of channels (forward)
   unsigned map_tiles[kMaxLevels + 1];
   int shared_bytes, sums_bytes;
   bool vector_maps;  // the gather stores several channels at once
@@ -108,6 +109,7 @@ struct WindowLists {
 struct CropCopy {
   void* data;
   int64_t pitch, blocks;
+  int channels;  // of one block
   unsigned channel_blocks, bin_blocks;
 };
 

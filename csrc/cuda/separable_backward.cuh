@@ -21,12 +21,14 @@ struct TileTask {
 __device__ __forceinline__ TileTask tile_task(const SeparableArgs& args) {
   unsigned rest = blockIdx.x;
   TileTask task;
-  task.channel = rest % args.channel_chunks * args.chunk_channels;
-  rest /= args.channel_chunks;
+  const unsigned chunks = static_cast<unsigned>(args.channel_chunks);
+  const unsigned images = static_cast<unsigned>(args.images);
+  task.channel = rest % chunks * args.chunk_channels;
+  rest /= chunks;
   const int64_t left = args.channels - task.channel;
   task.channels = static_cast<int>(left < args.chunk_channels ? left : args.chunk_channels);
-  task.image = rest % args.images;
-  unsigned tile = args.map_tiles[args.levels] - 1 - static_cast<unsigned>(rest / args.images);
+  task.image = rest % images;
+  unsigned tile = args.map_tiles[args.levels] - 1 - rest / images;
   task.level = 0;
   while (tile >= args.map_tiles[task.level + 1]) ++task.level;
   tile -= args.map_tiles[task.level];

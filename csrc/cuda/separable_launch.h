@@ -92,12 +92,14 @@ inline LaunchShape divide_forward(SeparableArgs* a, Layout layout, int v, int co
   const auto blocks = [&] {
     a->tiles[0] = static_cast<int>(ceil_div(a->bins[0], a->tile_bins[0]));
     a->channel_chunks = ceil_div(a->channels, a->chunk_channels);
-    return a->rois * a->slots * a->tiles[0] * a->tiles[1] * a->channel_chunks;
+    const int64_t each = a->rois * a->slots * a->tiles[0] * a->tiles[1];
+    a->chunk_blocks = static_cast<unsigned>(each);
+    return each * a->channel_chunks;
   };
   // every multiprocessor should have work; where a RoI reads all levels, its work grows with its
   // area, so smaller pieces are shared out more evenly
-  const bool uneven = a->all_levels && layout != Layout::strided;
-  const int64_t enough = int64_t{uneven ? kBlocksEach : 4} * multiprocessors;
+  const int64_t times = layout == Layout::strided ? 2 : 1;  // it waits more at barriers
+  const int64_t enough = times * (a->all_levels ? kBlocksEach : 4) * multiprocessors;
   while (layout == Layout::strided && blocks() < enough && a->chunk_channels > 8) {
     a->chunk_channels /= 2;
   }
@@ -120,14 +122,15 @@ inline CropCopy divide_copy(const SeparableArgs& a, int v, int element) {
   CropCopy copy{};
   if (vector_crops(a, v, element)) return copy;
   copy.pitch = ceil_div(a.channels, v) * v;
-  copy.channel_blocks = static_cast<unsigned>(ceil_div(copy.pitch, kCopyChannels));
+  copy.channels = element > 4 ? 64 : 128;
+  copy.channel_blocks = static_cast<unsigned>(ceil_div(copy.pitch, copy.channels));
   copy.bin_blocks = static_cast<unsigned>(ceil_div(int64_t{a.bins[0]} * a.bins[1], kCopyBins));
   copy.blocks = a.rois * a.slots * copy.channel_blocks * copy.bin_blocks;
   return copy;
 }
 
 inline LaunchShape divide_plan(const SeparableArgs& a, const CropCopy& copy, int element) {
-  const int shared = copy.blocks > 0 ? kCopyChannels * (kCopyBins + 1) * element : 0;
+  const int shared = copy.blocks > 0 ? copy.channels * (kCopyBins + 1) * element : 0;
   return {a.images * a.levels + copy.blocks, kPlanThreads, shared};
 }
 

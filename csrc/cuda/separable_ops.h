@@ -84,10 +84,10 @@ inline void set_crops(SeparableArgs* args, const at::Tensor& crops) {
   args->crop_stride = {0, crops.stride(2), crops.stride(3), crops.stride(4)};
 }
 
-// The kernels step from row to row and from pixel to pixel by 32 bits.
+// The kernels step from row to row and from pixel to pixel by 32 bits, in bytes.
 inline at::Tensor with_small_strides(const at::Tensor& t, int64_t first) {
   bool small = true;
-  for (int64_t d = first; d < t.dim(); ++d) small &= t.stride(d) < int64_t{1} << 31;
+  for (int64_t d = first; d < t.dim(); ++d) small &= t.stride(d) < int64_t{1} << 28;
   return small ? t : t.contiguous();
 }
 

@@ -58,17 +58,17 @@ __device__ void list_windows(const SeparableArgs& args, const WindowLists& lists
 }
 
 // A block's share of the crops as [k][slot][bin][channel], filled up with zeros to a whole number
-// of vectors: kCopyBins bins of kCopyChannels channels, turned round in shared memory.
+// of vectors: kCopyBins bins of some channels, turned round in shared memory.
 template <typename word_t>
 __device__ void copy_crops(const SeparableArgs& args, const CropCopy& copy) {
-  int64_t rest = blockIdx.x - args.images * args.levels;
+  unsigned rest = blockIdx.x - static_cast<unsigned>(args.images) * args.levels;
   const int bins = args.bins[0] * args.bins[1];
   const int bin = static_cast<int>(rest % copy.bin_blocks) * kCopyBins;
   rest /= copy.bin_blocks;
-  const int64_t channel = rest % copy.channel_blocks * kCopyChannels;
+  const int64_t channel = int64_t{rest % copy.channel_blocks} * copy.channels;
   rest /= copy.channel_blocks;  // crop k, slot s: k * slots + s
   const int64_t left = copy.pitch - channel;
-  const int channels = static_cast<int>(left < kCopyChannels ? left : kCopyChannels);
+  const int channels = static_cast<int>(left < copy.channels ? left : copy.channels);
   const int count = clamp_int(bins - bin, 1, kCopyBins), row = kCopyBins + 1;
   word_t* shared = reinterpret_cast<word_t*>(dynamic_shared());
   const word_t* from = static_cast<const word_t*>(args.crops) +
@@ -80,18 +80,24 @@ __device__ void copy_crops(const SeparableArgs& args, const CropCopy& copy) {
   const int there = static_cast<int>(args.channels - channel);
   const bool lines = step_y == args.bins[1] * step_x;  // no need to know row and column
   const Divider by_bin(count), by_row(args.bins[1]);
+  const bool dense = lines && step_x == 1 && step_c == count && there >= channels;
 #pragma unroll 4
   for (int i = threadIdx.x; i < channels * count; i += kPlanThreads) {
     int b = i;
     const int c = by_bin.split(&b);
-    int x = bin + b;
-    const int y = lines ? 0 : by_row.split(&x);
     word_t value = 0;
-    if (c < there) value = from[int64_t{c} * step_c + int64_t{y} * step_y + int64_t{x} * step_x];
+    if (dense) {
+      value = from[i];
+    } else if (c < there) {
+      int x = bin + b;
+      const int y = lines ? 0 : by_row.split(&x);
+      value = from[int64_t{c} * step_c + int64_t{y} * step_y + int64_t{x} * step_x];
+    }
     shared[c * row + b] = value;
   }
   __syncthreads();
-  word_t* to = static_cast<word_t*>(copy.data) + (rest * bins + bin) * copy.pitch + channel;
+  word_t* to =
+      static_cast<word_t*>(copy.data) + (int64_t{rest} * bins + bin) * copy.pitch + channel;
   const Divider by_channel(channels);
   const int pitch = static_cast<int>(copy.pitch);
 #pragma unroll 4

@@ -91,16 +91,16 @@ __device__ __forceinline__ void report(const SeparableArgs& args, int64_t k) {
 }
 
 // What one block of a forward kernel computes: a tile of bins and a range of channels of one slot.
+// All blocks of a range come together, so that the L2 cache holds what they read of the maps.
 struct BlockTask {
   int64_t roi, channel;
   int slot, channels, bin[2], bins[2];
 };
 
 __device__ __forceinline__ BlockTask block_task(const SeparableArgs& args) {
-  unsigned rest = blockIdx.x;
+  unsigned rest = blockIdx.x % args.chunk_blocks;
   BlockTask task;
-  task.channel = rest % args.channel_chunks * args.chunk_channels;
-  rest /= args.channel_chunks;
+  task.channel = blockIdx.x / args.chunk_blocks * args.chunk_channels;
   const int64_t left = args.channels - task.channel;
   task.channels = static_cast<int>(left < args.chunk_channels ? left : args.chunk_channels);
   for (int a = 1; a >= 0; --a) {
@@ -238,26 +238,36 @@ __device__ bool fill_tables(const SeparableArgs& args, const Sources<T>& sources
                             const BlockTask& task, const TapTables<TapType, T>& t) {
   __shared__ int partial[kWarp];
   const int per_source = t.bins[0] + t.bins[1];
+  const bool one_warp = t.items <= kWarp;  // then the others only wait
+  const int threads = one_warp ? kWarp : blockDim.x;
   int base = 0;
-  for (int start = 0; start < t.items; start += blockDim.x) {
+  for (int start = 0; start < t.items && static_cast<int>(threadIdx.x) < threads;
+       start += threads) {
     const int i = start + threadIdx.x, s = i / per_source, rest = i % per_source;
     const int a = rest < t.bins[0] ? 0 : 1, bin = task.bin[a] + rest - a * t.bins[0];
     AxisSampler<T> axis;
-    int length = 0, total;
+    int length = 0, at, total;
     if (i < t.items) {
       axis = make_axis(args, sources.roi, sources.level + s, a);
       const TapList list = merge_taps<TapType>(axis, bin, static_cast<TapType*>(nullptr));
       length = list.length;
       t.coverage[i] = static_cast<T>(list.inside) / static_cast<T>(axis.samples);
     }
-    const int at = base + block_exclusive_scan(length, partial, &total);
+    if (one_warp) {
+      const int inclusive = warp_inclusive_scan(length);
+      total = __shfl_sync(kFullMask, inclusive, kWarp - 1);
+      at = inclusive - length;
+    } else {
+      at = block_exclusive_scan(length, partial, &total);
+    }
+    at += base;
     base += total;
     if (i < t.items) t.begin[i] = at;
     if (i < t.items && base <= t.capacity) merge_taps(axis, bin, t.taps + at);
   }
   if (threadIdx.x == 0) t.begin[t.items] = base;
   __syncthreads();
-  return base <= t.capacity;
+  return t.begin[t.items] <= t.capacity;
 }
 
 }  // namespace segroi::cuda

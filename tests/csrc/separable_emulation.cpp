@@ -4,7 +4,7 @@
 
 #include "cuda/separable_backward.cuh"
 #include "cuda/separable_boxes.cuh"
-#include "cuda/separable_forward.cuh"
+#include "cuda/separable_forward_strided.cuh"
 #include "cuda/separable_launch.h"
 #include "cuda/separable_plan.cuh"
 
