@@ -64,7 +64,7 @@ def pooling(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-GPU, GPU_FORWARD = "multi_level_roi_align_h100", "multi_level_roi_align_h100_c3c5646"
+GPU = "multi_level_roi_align_h200"
 GPU_ROWS = {
     "A": "1000 RoIs, 7×7, one image",
     "B": "8 images, 512 RoIs each, 7×7",
@@ -73,8 +73,8 @@ GPU_ROWS = {
 }
 
 
-def on_gpu(record: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
-    """Lines of the table of a GPU; NCHW forward is of ``earlier``, whose kernel is in use again."""
+def on_gpu(record: dict[str, Any]) -> list[str]:
+    """Lines of the table of a GPU."""
     lines = [
         "| ms (times faster), adaptive sampling | forward | forward, channels_last | backward | "
         "backward, channels_last |",
@@ -85,10 +85,9 @@ def on_gpu(record: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
             cells = []
             for direction in ("forward", "backward"):
                 for layout in ("NCHW", "channels_last"):
-                    source = earlier if (direction, layout) == ("forward", "NCHW") else record
                     facts = {"workload": workload, "sampling": 0, "direction": direction}
                     table = next(
-                        t for t in source["tables"]
+                        t for t in record["tables"]
                         if t.get("dtype") == dtype and facts.items() <= t.items()
                     )  # fmt: skip
                     row = f"segroi, {layout}"
@@ -144,10 +143,9 @@ def render(records: dict[str, dict[str, Any]]) -> str:
         "On a GPU, beside the same, end to end. One launch forward and two backward, no host "
         "synchronisation, deterministic:",
         "",
-        *on_gpu(records[GPU], records[GPU_FORWARD]),
+        *on_gpu(records[GPU]),
         "",
-        f"{origin(records[GPU])}. The NCHW forward column: commit "
-        f"{records[GPU_FORWARD]['commit'][:9]}, whose kernel is in use again.",
+        f"{origin(records[GPU])}.",
         "",
     ]
     lines += [
