@@ -109,7 +109,7 @@ def extensions() -> list:
         flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g1"]
         cxx += [*flags, f'-DSEGROI_SANITIZERS="{sanitize}"']
         link += flags
-    sources = ["csrc/ops.cpp", *sorted_glob("csrc/cpu/*.cpp")]
+    sources = ["csrc/ops.cpp", *sorted_glob("csrc/autograd/*.cpp"), *sorted_glob("csrc/cpu/*.cpp")]
     compile_args = {"cxx": cxx}
     if use_cuda:
         archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", known_archs(root))

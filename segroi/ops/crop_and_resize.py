@@ -196,28 +196,7 @@ def _fake_backward(grad: Tensor, features: Tensor, boxes: Tensor, *_: Any) -> tu
     return torch.empty_like(features), torch.empty_like(boxes)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, boxes, box_index, *ctx.options = inputs
-    ctx.save_for_backward(features, boxes, box_index)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    needs = list(ctx.needs_input_grad[:2])
-    grads = torch.ops.segroi.crop_and_resize_backward(grad, *ctx.saved_tensors, *ctx.options, needs)
-    return tuple(g if need else None for g, need in zip(grads, needs)) + (None,) * 7
-
-
-def _no_double_backward(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(
-        f"{_OP}: it can be differentiated once; segroi.ops.reference.{_OP} can be twice"
-    )
-
-
 if _COMPILED:
     torch.library.register_fake("segroi::crop_and_resize")(_fake)
     torch.library.register_fake("segroi::crop_and_resize_backward")(_fake_backward)
     torch.library.register_fake("segroi::crop_and_resize_out")(lambda *_: None)
-    torch.library.register_autograd(
-        "segroi::crop_and_resize", _backward, setup_context=_setup_context
-    )
-    torch.library.register_autograd("segroi::crop_and_resize_backward", _no_double_backward)

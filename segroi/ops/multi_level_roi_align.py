@@ -268,37 +268,7 @@ def _fake_backward(
     return [torch.empty_like(f) for f in features], torch.empty_like(rois)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, rois, levels, *ctx.options = inputs
-    ctx.has_levels = levels is not None
-    ctx.save_for_backward(rois, *([levels] if ctx.has_levels else []), *features)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    rois, *rest = ctx.saved_tensors
-    levels = rest.pop(0) if ctx.has_levels else None
-    needs = [any(ctx.needs_input_grad[0]), ctx.needs_input_grad[1]]
-    to_features, to_rois = torch.ops.segroi.multi_level_roi_align_backward(
-        grad, rest, rois, levels, *ctx.options, *needs
-    )
-    return (
-        to_features if needs[0] else [None] * len(rest),
-        to_rois if needs[1] else None,
-        *[None] * (1 + len(ctx.options)),
-    )
-
-
-def _no_double_backward(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(
-        f"{_OP}: it can be differentiated once; segroi.ops.reference.{_OP} can be twice"
-    )
-
-
 if _COMPILED:
     torch.library.register_fake("segroi::multi_level_roi_align")(_fake)
     torch.library.register_fake("segroi::multi_level_roi_align_out")(lambda *_: None)
     torch.library.register_fake("segroi::multi_level_roi_align_backward")(_fake_backward)
-    torch.library.register_autograd(
-        "segroi::multi_level_roi_align", _backward, setup_context=_setup_context
-    )
-    torch.library.register_autograd("segroi::multi_level_roi_align_backward", _no_double_backward)
