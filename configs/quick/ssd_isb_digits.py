@@ -3,8 +3,8 @@
     python scripts/lazyconfig_train_net.py --config-file configs/quick/ssd_isb_digits.py \
         train.output_dir=output/digits
 
-Its 800 iterations show that everything runs and the losses fall; they are far too few for a detector
-without proposals and without ImageNet's weights (box AP 0.3 in one run).
+Its 800 iterations show that everything runs and the losses fall; they are far too few for a
+detector without proposals and without ImageNet's weights (box AP 0.3 in one run).
 """
 
 from detectron2.config import LazyCall as L

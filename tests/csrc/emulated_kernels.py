@@ -32,7 +32,8 @@ Args = struct(
     crops=PTR, crop_stride_k=I64, crop_stride_slot=I64, crop_stride=Strides, slots=I32,
     all_levels=ctypes.c_bool, grad_boxes=PTR, box_columns=I32, error_flag=PTR, op=I64,
     tile_bins=I32 * 2, tiles=I32 * 2, chunk_channels=I64, channel_chunks=I64,
-    chunk_blocks=ctypes.c_uint, map_tiles=ctypes.c_uint * 17, shared_bytes=I32, sums_bytes=I32, vector_maps=ctypes.c_bool,
+    chunk_blocks=ctypes.c_uint, map_tiles=ctypes.c_uint * 17, shared_bytes=I32, sums_bytes=I32,
+    vector_maps=ctypes.c_bool,
 )  # fmt: skip
 
 
