@@ -1,6 +1,6 @@
 // Every schema of segroi on one screen. Kernels register themselves at the foot of cpu/<op>.cpp and
-// cuda/<op>.cu, autograd in autograd/<op>.cpp; fake kernels (and encompass_crop's autograd) stand in
-// segroi/ops/<op>.py.
+// cuda/<op>.cu, autograd in autograd/<op>.cpp; fake kernels (and encompass_crop's autograd) stand
+// in segroi/ops/<op>.py.
 #include <torch/library.h>
 #include <torch/version.h>
 
