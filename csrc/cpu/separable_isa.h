@@ -190,7 +190,10 @@ void sum_interleaved_rows(const Pooled<T>& source, int64_t channel, int64_t n,
       return;
     }
   }
-  if (taps.count == 0) return std::memset(rows, 0, step * sizeof(T)), void();
+  if (taps.count == 0) {
+    std::memset(rows, 0, step * sizeof(T));
+    return;
+  }
   const Range slots{taps.input[0], taps.input[taps.count - 1] + 1};
   T* window = scratch.get<T>(Scratch::kWindow, (slots.end - slots.begin) * step);
   T* to = window;
