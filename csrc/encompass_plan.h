@@ -129,6 +129,8 @@ inline void check_out(at::TensorList features, const CropPlan& plan, at::TensorL
                      out[i].scalar_type() == map.scalar_type() && out[i].device() == map.device() &&
                      out[i].is_contiguous(plan.format()),
                  "out", "tensors of the crops' sizes, dtype and memory format", describe(out[i]));
+    check_apart(op, out[i], features);
+    check_apart(op, out[i], out.slice(0, i));
   }
 }
 

@@ -71,7 +71,29 @@ struct TableForm {
   int width = 0;            // lanes to build for; 0: none
 };
 
+// Builds one table after the other. It keeps its buffers: a table takes about as long as an
+// allocation.
 template <typename T>
-AxisTable<T> build_axis_table(const AxisSampler<T>& axis, const TableForm& form, Arena& arena);
+class TableBuilder {
+ public:
+  AxisTable<T> build(const AxisSampler<T>& axis, const TableForm& form, Arena& arena);
+
+ private:
+  void merge(const AxisSampler<T>& axis, Weights weights);
+  void add_tap(size_t first, int pixel, T weight);
+  void list_pixels(const TableForm& form, AxisTable<T>& table, Arena& arena);
+  Taps<T> by_bin(int bins, int pixels, Arena& arena);
+  Taps<T> by_pixel(int bins, int pixels, Arena& arena);
+  Lanes<T> lanes_of(const Taps<T>& taps, int width, Arena& arena);
+  void add_block(const Taps<T>& taps, int width, int block);
+  int add_segment(const Taps<T>& taps, int width, int first, int lanes, int base);
+
+  std::vector<int> begin_, pixel_;  // taps of all bins: positions on the map, then in the list
+  std::vector<T> weight_, share_;
+  std::vector<int> slot_, next_;
+  std::vector<LaneSegment> segments_;
+  std::vector<uint8_t> index_;
+  std::vector<T> factor_;
+};
 
 }  // namespace segroi::cpu

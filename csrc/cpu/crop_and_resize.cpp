@@ -9,6 +9,7 @@
 
 #include "cpu/separable.h"
 #include "crop_plan.h"
+#include "layout.h"
 
 namespace segroi {
 namespace {
@@ -69,6 +70,7 @@ void with_accumulator(const Tensor& features, Body body) {
 void crop_and_resize_out(const Tensor& features, const Tensor& boxes, const Tensor& index,
                          CROP_ARGUMENTS, const Tensor& out) {
   const Options o(CROP_VALUES);
+  check_apart(kOp, out, features);
   o.check_inputs(features, boxes, index);
   o.check_crops("out", out, features, boxes);
   with_accumulator(features, [&](auto zero) {
@@ -96,7 +98,7 @@ std::tuple<Tensor, Tensor> crop_and_resize_backward(const Tensor& grad, const Te
   with_accumulator(features, [&](auto zero) {
     const auto problem = problem_of<decltype(zero)>(features, boxes, index, o);
     to_features = needs[0] ? separable_backward_maps(problem, grad.unsqueeze(1))[0]
-                           : at::zeros_like(features);
+                           : at::zeros_like(features, layout_of(features));
     if (!needs[1]) {
       to_boxes = at::zeros_like(boxes);
       return;

@@ -96,6 +96,7 @@ void multi_level_roi_align_out(at::TensorList features, const at::Tensor& rois,
                                at::Tensor& out) {
   const MultiLevelPlan plan = make_plan(features, MULTI_LEVEL_VALUES);
   check_rois(features, rois, levels);
+  check_apart("multi_level_roi_align", out, features);
   run(features, rois, levels, plan, spatial_scales, out);
 }
 

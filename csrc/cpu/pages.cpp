@@ -16,7 +16,7 @@ namespace segroi {
 
 namespace {
 
-constexpr int64_t kHugePageBytes = int64_t{2} << 20, kLargeBytes = int64_t{32} << 20;
+constexpr int64_t kHugePageBytes = int64_t{2} << 20, kLargeBytes = int64_t{4} << 20;
 constexpr int64_t kKeptMegabytes = 512;
 
 // Memory mapped for one tensor; its data begin with the first whole huge page.

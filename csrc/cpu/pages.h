@@ -10,7 +10,7 @@ namespace segroi {
 // Ask for huge pages behind a large tensor that nobody has touched yet.
 void hint_huge_pages(const at::Tensor& t);
 
-// An uninitialised tensor. From 32 MB on, where malloc would map fresh pages for it and give them
+// An uninitialised tensor. From 4 MB on, where malloc may map fresh pages for it and give them
 // back when it is freed, it comes in huge pages, and a block that was freed before serves again:
 // mapping and clearing pages takes longer than pooling into them, and does not get faster with more
 // threads. At most SEGROI_KEEP_MB (512) of freed blocks are kept; 0 keeps none.

@@ -13,6 +13,7 @@
 #include "cpu/read_ahead.h"
 #include "cpu/separable_tables.h"
 #include "cpu/streaming.h"
+#include "layout.h"
 
 namespace segroi {
 namespace {
@@ -177,18 +178,10 @@ double dot(const at::Tensor& gradient, const at::Tensor& values) {
 
 }  // namespace
 
-bool is_channels_last(const at::Tensor& map) {
-  return map.is_contiguous(at::MemoryFormat::ChannelsLast) && !map.is_contiguous();
-}
-
 at::Tensor empty_output(const at::Tensor& like, int64_t rois, int64_t slots, int64_t h, int64_t w,
                         bool stack) {
   const int64_t c = like.size(1);
-  if (!stack) {
-    const auto format =
-        is_channels_last(like) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-    return empty_large({rois, slots * c, h, w}, format, like.options());
-  }
+  if (!stack) return empty_large({rois, slots * c, h, w}, layout_of(like), like.options());
   // not permuted, which would be a view, and autograd lets nobody write into a view in place
   return is_channels_last(like)
              ? empty_large({rois, slots, c, h, w}, {slots * h * w * c, h * w * c, 1, w * c, c},
@@ -212,12 +205,10 @@ template <typename A>
 std::vector<at::Tensor> separable_backward_maps(const Separable<A>& p, const at::Tensor& grad) {
   std::vector<at::Tensor> grads;
   std::vector<bool> zero;
-  const auto format =
-      is_channels_last(p.maps[0]) ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   for (const at::Tensor& map : p.maps) {
     bool clear = false;
-    grads.push_back(empty_large(map.sizes(), format, map.options(), &clear));
-    if (!clear && format == at::MemoryFormat::ChannelsLast) {
+    grads.push_back(empty_large(map.sizes(), layout_of(map), map.options(), &clear));
+    if (!clear && is_channels_last(map)) {
       // a tile has some channels of each pixel: too short runs to clear well
       clear_memory(grads.back());
       clear = true;

@@ -33,8 +33,6 @@ struct Separable {
   A fill = 0;  // what a sample outside the map is worth
 };
 
-bool is_channels_last(const at::Tensor& map);
-
 // A fresh output [K, slots * C, h, w], or [K, slots, C, h, w] if `stack`, in the layout of `like`.
 at::Tensor empty_output(const at::Tensor& like, int64_t rois, int64_t slots, int64_t h, int64_t w,
                         bool stack);
@@ -43,7 +41,7 @@ at::Tensor empty_output(const at::Tensor& like, int64_t rois, int64_t slots, int
 template <typename A>
 void separable_forward(const Separable<A>& problem, const at::Tensor& out);
 
-// Gradients of all maps, in the dtype and layout of the maps; `grad` is [K, slots, C, h, w].
+// Gradients of all maps, in the dtype and layout of each; `grad` is [K, slots, C, h, w].
 template <typename A>
 std::vector<at::Tensor> separable_backward_maps(const Separable<A>& problem,
                                                 const at::Tensor& grad);

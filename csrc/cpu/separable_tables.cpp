@@ -86,11 +86,11 @@ int64_t wave_end(const Problem<T>& problem, const std::vector<int64_t>& order, i
 
 template <typename T>
 Pooled<T> build_tables(const Problem<T>& problem, const Source<T>& source, bool backward, int width,
-                       Arena& arena) {
+                       TableBuilder<T>& builder, Arena& arena) {
   const Map& map = problem.maps[source.level];
   const TableForm y{problem.weights_y, backward, false, 0};
   const TableForm x{problem.weights_x, backward, problem.planar, problem.planar ? width : 0};
-  return {build_axis_table(source.y, y, arena), build_axis_table(source.x, x, arena),
+  return {builder.build(source.y, y, arena), builder.build(source.x, x, arena),
           map.data + source.image * map.stride.n * problem.element_bytes, map.stride};
 }
 
@@ -138,11 +138,12 @@ void for_each_wave(const Problem<T>& problem, bool backward, int width,
     Wave<T> wave{{order.begin() + begin, order.begin() + end}, {}, std::vector<Arena>(groups)};
     wave.tables.resize(wave.crops.size() * problem.per);
     for_each_task(groups, [&](int64_t group, Scratch&) {
+      TableBuilder<T> builder;
       for (int64_t k = group * kGroup; k < std::min(end - begin, (group + 1) * kGroup); ++k) {
         for (int i = 0; i < problem.reads(wave.crops[k]); ++i) {
           const Source<T>& source = problem.sources[wave.crops[k] * problem.per + i];
           wave.tables[k * problem.per + i] =
-              build_tables(problem, source, backward, width, wave.arenas[group]);
+              build_tables(problem, source, backward, width, builder, wave.arenas[group]);
         }
       }
     });

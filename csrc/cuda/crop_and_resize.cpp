@@ -41,6 +41,7 @@ void run(const CropAndResizePlan& plan, const at::Tensor& features, const at::Te
 
 void crop_and_resize_out(const at::Tensor& features, const at::Tensor& boxes,
                          const at::Tensor& index, CROP_ARGUMENTS, const at::Tensor& out) {
+  check_apart(kOp, out, features);
   run(CropAndResizePlan(CROP_VALUES), features, boxes, index, out);
 }
 
@@ -65,7 +66,7 @@ std::tuple<at::Tensor, at::Tensor> crop_and_resize_backward(const at::Tensor& gr
   args.error_flag = plan.zero_invalid ? nullptr : error_word_of(features.get_device());
   const at::Tensor slots = grad.unsqueeze(1);  // what is not needed is not filled: nobody reads it
   return {needs[0] ? backward_maps(args, kOp, {features}, {kScale}, slots)[0]
-                   : at::empty_like(features),
+                   : at::empty_like(features, layout_of(features)),
           needs[1] ? backward_boxes(args, kOp, {features}, {kScale}, slots, boxes)
                    : at::empty_like(boxes)};
 }

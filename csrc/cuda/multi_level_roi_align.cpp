@@ -46,6 +46,7 @@ void run(at::TensorList features, const at::Tensor& rois, const std::optional<at
 void multi_level_roi_align_out(at::TensorList features, const at::Tensor& rois,
                                const std::optional<at::Tensor>& levels, MULTI_LEVEL_ARGUMENTS,
                                at::Tensor& out) {
+  check_apart("multi_level_roi_align", out, features);
   run(features, rois, levels, make_plan(features, MULTI_LEVEL_VALUES), spatial_scales, out);
 }
 

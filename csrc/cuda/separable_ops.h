@@ -15,6 +15,7 @@
 
 #include "checks.h"
 #include "cuda/separable_launch.h"
+#include "layout.h"
 
 namespace segroi::cuda {
 
@@ -91,10 +92,6 @@ inline at::Tensor with_small_strides(const at::Tensor& t, int64_t first) {
   return small ? t : t.contiguous();
 }
 
-inline bool is_channels_last(const at::Tensor& map) {
-  return map.is_contiguous(at::MemoryFormat::ChannelsLast) && !map.is_contiguous();
-}
-
 // A fresh result [K, slots * C, h, w], or [K, slots, C, h, w] for `stack`, in the layout of `like`.
 inline at::Tensor empty_crops(const at::Tensor& like, int64_t rois, int64_t slots, int64_t h,
                               int64_t w, bool stack) {
@@ -129,7 +126,7 @@ inline std::vector<at::Tensor> backward_maps(SeparableArgs args, const char* op,
                                              const at::Tensor& grad) {
   const c10::cuda::CUDAGuard guard(maps[0].device());
   std::vector<at::Tensor> grads;
-  for (const at::Tensor& m : maps) grads.push_back(at::empty_like(m));
+  for (const at::Tensor& m : maps) grads.push_back(at::empty_like(m, layout_of(m)));
   set_maps(&args, op, grads, scales);
   const at::Tensor from = with_small_strides(grad, 2);
   set_crops(&args, from);

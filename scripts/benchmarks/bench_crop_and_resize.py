@@ -15,6 +15,7 @@ from common import Rows, arguments, save, table
 from torch import Tensor
 from torch.nn import functional as F
 
+from segroi.modeling.roi_extractors.multi_scale_subnetwork import convolve_pixels
 from segroi.ops import crop_and_resize
 
 STRIDE, HEIGHT, WIDTH = 16, 50, 76  # C4 of an 800 x 1216 image
@@ -69,15 +70,17 @@ def subnetwork_rows(k: int, device: str, channels: int = 1024, out: int = 256) -
     def crops_first() -> Tensor:
         last = maps.contiguous(memory_format=torch.channels_last)
         crops = torch.empty(k, 3 * out, 14, 14, device=device, memory_format=torch.channels_last)
-        for some, part in zip(boxes.split(AT_ONCE), crops.split(AT_ONCE)):
-            for (pool, w, b), place in zip(branches, part.split(out, 1)):
+        for (pool, w, b), part in zip(branches, crops.split(out, 1)):
+            for some, place in zip(boxes.split(AT_ONCE), part.split(AT_ONCE)):
                 place.copy_(F.conv2d(fused(last, some, pool), w, b))
         return crops
 
     def map_first() -> Tensor:
-        last = maps.contiguous(memory_format=torch.channels_last)
-        parts = [fused(F.conv2d(last, w), boxes, p) + b[:, None, None] for p, w, b in branches]
-        return torch.cat(parts, 1)
+        convolved = convolve_pixels(maps, torch.cat(weights)).split(out, 1)
+        crops = torch.empty(k, 3 * out, 14, 14, device=device, memory_format=torch.channels_last)
+        for (pool, _, b), some, place in zip(branches, convolved, crops.split(out, 1)):
+            torch.add(fused(some, boxes, pool), b[:, None, None], out=place)
+        return crops
 
     return {
         "grid_sample, convolve, pool": joined(

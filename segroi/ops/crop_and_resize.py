@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segroi._extension import is_built
 from segroi.ops._checks import FLOATS, INTEGERS, choice, dense, is_int, pair, wrong
+from segroi.ops._layout import layout_of
 from segroi.ops.reference.crop_and_resize import crop_and_resize as reference
 
 _OP = "crop_and_resize"
@@ -51,11 +52,13 @@ def crop_and_resize(
         pool: average ``pool`` x ``pool`` samples inside the kernel.
         on_invalid: a NaN or infinite box, or an index of no image, is a ``ValueError``
             (``"raise"``) or a crop of zeros without gradient (``"zero"``).
-        out: result to write into (no gradient may be needed), contiguous in any memory format.
+        out: result to write into (no gradient may be needed), of any strides: channels of a wider
+            tensor, for one. Its memory is nobody else's.
 
     Returns:
         ``Tensor[K, C, crop_size[0] / pool, crop_size[1] / pool]`` of ``features``' dtype, with
-        gradients to ``features`` and ``boxes``; channels_last where ``features`` is.
+        gradients to ``features`` and ``boxes``; channels_last where ``features`` is, or is some
+        channels of such a map.
 
     Raises:
         TypeError: wrong types or dtypes.
@@ -184,16 +187,11 @@ def _fake(
 ) -> Tensor:
     pool = options[3]
     shape = (boxes.shape[0], features.shape[1], size[0] // pool, size[1] // pool)
-    return features.new_empty(shape).contiguous(memory_format=_memory_format(features))
-
-
-def _memory_format(features: Tensor) -> torch.memory_format:
-    nhwc = features.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if nhwc and not features.is_contiguous() else torch.contiguous_format
+    return features.new_empty(shape).contiguous(memory_format=layout_of(features))
 
 
 def _fake_backward(grad: Tensor, features: Tensor, boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(features), torch.empty_like(boxes)
+    return torch.empty_like(features, memory_format=layout_of(features)), torch.empty_like(boxes)
 
 
 if _COMPILED:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segroi._extension import is_built
 from segroi.ops._checks import FLOATS, INTEGERS, choice, dense, is_int, pair, wrong
+from segroi.ops._layout import is_channels_last, layout_of
 from segroi.ops.reference.multi_level_roi_align import MAX_SAMPLES, finest_level
 from segroi.ops.reference.multi_level_roi_align import multi_level_roi_align as reference
 
@@ -61,12 +62,13 @@ def multi_level_roi_align(
         on_invalid: a box that is not finite, or the index of an image or level that does not exist,
             is a ``ValueError`` (``"raise"``; on CUDA reported by the next call or
             ``segroi.ops.check_errors``) or gives zeros without gradient (``"zero"``).
-        out: result to write into (no gradient may be needed), contiguous in any memory format.
+        out: result to write into (no gradient may be needed), of any strides: channels of a wider
+            tensor, for one. Its memory is nobody else's.
 
     Returns:
         ``Tensor[K, C, h, w]``, ``[K, L, C, h, w]`` for ``"stack"``, ``[K, L C, h, w]`` for
         ``"concat"``; of ``features``' dtype, with gradients to ``features`` and ``rois``;
-        channels_last where the first map is.
+        channels_last where the first map is, or is some channels of such a map.
 
     Raises:
         TypeError: wrong types or dtypes (boxes are never half: 1333 px would be 3 px off).
@@ -244,12 +246,6 @@ def _check_out(
         raise wrong(ValueError, _OP, "out", "None where a gradient is needed", out)
 
 
-def is_channels_last(feature: Tensor) -> bool:
-    """Whether the result follows this map into channels_last."""
-    nhwc = feature.is_contiguous(memory_format=torch.channels_last)
-    return nhwc and not feature.is_contiguous()
-
-
 def _fake(
     features: list[Tensor], rois: Tensor, levels: Tensor | None, size: list[int], *options: Any
 ) -> Tensor:
@@ -265,7 +261,8 @@ def _fake(
 def _fake_backward(
     grad: Tensor, features: list[Tensor], rois: Tensor, *_: Any
 ) -> tuple[list[Tensor], Tensor]:
-    return [torch.empty_like(f) for f in features], torch.empty_like(rois)
+    maps = [torch.empty_like(f, memory_format=layout_of(f)) for f in features]
+    return maps, torch.empty_like(rois)
 
 
 if _COMPILED:

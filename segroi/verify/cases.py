@@ -179,6 +179,9 @@ def map_cases(op: str, level: Callable[[Any], Any]) -> Iterator[Case]:
         "transposed": lambda t: t.transpose(2, 3).contiguous().transpose(2, 3),
         "a stride-0 view": lambda t: t[:, :1, :1].expand_as(t),
         "a slice": lambda t: t[:, 1:, 1:-1, 2:],
+        "channels of a channels_last map": lambda t: torch.cat([t, t], 1).contiguous(
+            memory_format=torch.channels_last
+        )[:, 1:4],
         "without channels": lambda t: t[:, :0],
         "of one cell": lambda t: t[:, :, :1, :1],
         "of one row": lambda t: t[:, :, :1],

@@ -13,7 +13,7 @@ void write_dense(const AxisSampler<double>& axis, int transposed, int width, dou
                  double* lanes) {
   cpu::Arena arena;
   const cpu::TableForm form{cpu::Weights::value, transposed != 0, width % 2 == 0, width};
-  const cpu::AxisTable<double> table = cpu::build_axis_table(axis, form, arena);
+  const cpu::AxisTable<double> table = cpu::TableBuilder<double>().build(axis, form, arena);
   const auto add = [&](double* to, int output, int input, double weight) {
     const int bin = transposed ? input : output, pixel = transposed ? output : input;
     to[bin * axis.length + table.pixel[pixel]] += weight;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from segroi import ops
 from segroi.layers import ConvBlock, NormFactory, touch_parameters
 from segroi.modeling.roi_extractors.base import RoIExtractor
+from segroi.ops._layout import layout_of
 from segroi.ops.reference.multi_level_roi_align import box_levels
 
 # Values of the crops that inference holds at a time: a CPU's cache should keep them until they are
@@ -102,48 +104,71 @@ class MultiScaleSubnetwork(RoIExtractor):
         if rois.shape[0] == 0:  # without samples, batch statistics would be spoilt
             empty = features[0].new_zeros(0, self.out_channels, *self.output_size)
             return touch_parameters(empty + sum(f[:0].sum() for f in features), self)
-        if rois.device.type == "cpu" and not torch.compiler.is_exporting():
-            # a 1x1 convolution of channels-last maps or crops is one product of matrices there
-            features = [f.contiguous(memory_format=torch.channels_last) for f in features]
-        branches = zip(self.branches, self.factors, strict=True)
-        pooled = [self._branch(block, features, rois, factor) for block, factor in branches]
-        return self.fuse(torch.cat(pooled, dim=1))
+        branches = self._prepare(features, rois)
+        keeps = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if keeps or not all(map(_is_affine, self.branches)):
+            return self.fuse(torch.cat([self._pool(branch, rois) for branch in branches], dim=1))
+        return self.fuse(self._pool_in_pieces(branches, rois))
 
     @property
     def is_linear(self) -> bool:
         """Whether every branch is, at this moment, an affine map of each pixel."""
         return not self.relu and all(_is_affine(block) for block in self.branches)
 
-    def _branch(
-        self, block: ConvBlock, features: Sequence[Tensor], rois: Tensor, factor: int
-    ) -> Tensor:
-        affine = _is_affine(block)
-        weight, bias = _fold(block) if affine else (block.conv.weight, block.conv.bias)
-        rest = list(block.children())[1:]
-        if affine:
-            rest = [layer for layer in rest if isinstance(layer, nn.ReLU)]
-        pool = factor if self.is_linear else 1
+    def _prepare(self, features: Sequence[Tensor], rois: Tensor) -> list[_Branch]:
+        """Convolve maps where they have fewer pixels than the crops; all branches at once."""
+        linear, exporting = self.is_linear, torch.compiler.is_exporting()
         pixels = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in features)
-        cells = rois.shape[0] * self.output_size[0] * self.output_size[1] * (factor // pool) ** 2
+        folded = [_fold(block) for block in self.branches]
+        pools = [factor if linear else 1 for factor in self.factors]
+        cells = [self._cells(*each, rois.shape[0]) for each in zip(self.factors, pools)]
         # an exported graph cannot choose: it has many boxes
-        on_crops = not torch.compiler.is_exporting() and pixels > cells
-        maps = features if on_crops else [F.conv2d(f, weight) for f in features]
+        on_crops = [not exporting and pixels > count for count in cells]
+        weights = [weight for (weight, _), crops in zip(folded, on_crops) if not crops]
+        convolved = iter(_convolve_maps(features, weights))
+        if rois.device.type == "cpu" and any(on_crops):
+            # a 1x1 convolution of channels-last crops is one product of matrices there
+            features = [f.contiguous(memory_format=torch.channels_last) for f in features]
+        branches = []
+        for i, (weight, bias) in enumerate(folded):
+            rest = list(self.branches[i].children())[1:]
+            if _is_affine(self.branches[i]):
+                rest = [layer for layer in rest if isinstance(layer, nn.ReLU)]
+            what = (features, weight) if on_crops[i] else (next(convolved), None)
+            branches.append(_Branch(*what, bias, rest, self.factors[i], pools[i]))
+        return branches
 
-        def pooled(rois: Tensor) -> Tensor:
-            x = self._crop(maps, rois, factor, pool)
-            if on_crops:
-                x = F.conv2d(x, weight, bias)
-            elif bias is not None:
-                x = x.add_(bias.to(x.dtype)[:, None, None])
-            for layer in rest:
-                x = layer(x)
-            return F.avg_pool2d(x, factor // pool) if factor > pool else x
+    def _cells(self, factor: int, pool: int, rois: int = 1) -> int:
+        """Cells of the crops that a branch keeps."""
+        return rois * self.output_size[0] * self.output_size[1] * (factor // pool) ** 2
 
-        if not affine or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return pooled(rois)
-        size = AT_ONCE.get(rois.device.type, AT_ONCE["cuda"])
-        step = max(1, size * rois.shape[0] // (cells * self.out_channels))
-        return torch.cat([pooled(some) for some in rois.split(step)])
+    def _pool(self, branch: _Branch, rois: Tensor) -> Tensor:
+        """``Tensor[K, out_channels, h, w]`` of one branch."""
+        x = self._crop(branch.maps, rois, branch.factor, branch.pool)
+        if branch.weight is not None:
+            x = F.conv2d(x, branch.weight, branch.bias)
+        elif branch.bias is not None:
+            x = x.add_(branch.bias.to(x.dtype)[:, None, None])
+        for layer in branch.rest:
+            x = layer(x)
+        left = branch.factor // branch.pool
+        return F.avg_pool2d(x, left) if left > 1 else x
+
+    def _pool_in_pieces(self, branches: Sequence[_Branch], rois: Tensor) -> Tensor:
+        """All branches side by side, some RoIs at a time."""
+        size, channels = AT_ONCE.get(rois.device.type, AT_ONCE["cuda"]), self.out_channels
+        result = None
+        for i, branch in enumerate(branches):
+            step = max(1, size // (self._cells(branch.factor, branch.pool) * channels))
+            for begin in range(0, rois.shape[0], step):
+                x = self._pool(branch, rois[begin : begin + step])
+                if result is None:
+                    shape = (rois.shape[0], len(branches) * channels, *self.output_size)
+                    result = torch.empty(
+                        shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x)
+                    )
+                result[begin : begin + step, i * channels : (i + 1) * channels] = x
+        return result
 
     def _crop(self, features: Sequence[Tensor], rois: Tensor, factor: int, pool: int = 1) -> Tensor:
         """Sample crops of `factor` times the output size, averaged over `pool` x `pool` samples."""
@@ -168,6 +193,45 @@ class MultiScaleSubnetwork(RoIExtractor):
         return torch.cat(crops)[torch.cat(rows).argsort()]
 
 
+@dataclass
+class _Branch:
+    """What one branch does in one call."""
+
+    maps: Sequence[Tensor]
+    weight: Tensor | None  # for the crops; None: the maps are convolved
+    bias: Tensor | None
+    rest: list[nn.Module]
+    factor: int  # size of the crop in sizes of the output
+    pool: int  # samples a side that are averaged while sampling
+
+
+def convolve_pixels(features: Tensor, weight: Tensor) -> Tensor:
+    """1x1 convolution. On a CPU one product of matrices, which reads any layout as it is.
+
+    Args:
+        features: Tensor[N, C, H, W].
+        weight: Tensor[O, C, 1, 1].
+
+    Returns:
+        Tensor[N, O, H, W], channels_last on a CPU.
+    """
+    if features.device.type != "cpu" or torch.compiler.is_exporting():
+        return F.conv2d(features, weight)
+    matrix = weight.flatten(1).t().expand(features.shape[0], -1, -1)
+    product = torch.bmm(features.flatten(2).transpose(1, 2), matrix)
+    return product.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2)
+
+
+def _convolve_maps(
+    features: Sequence[Tensor], weights: Sequence[Tensor]
+) -> list[tuple[Tensor, ...]]:
+    """The maps convolved with each of the weights, in one product for all weights."""
+    if not weights:
+        return []
+    joint, sizes = torch.cat(list(weights)), [weight.shape[0] for weight in weights]
+    return list(zip(*(convolve_pixels(f, joint).split(sizes, dim=1) for f in features)))
+
+
 def _normalise_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """TensorFlow's (y0, x0, y1, x1) with 1 at the last cell, from xyxy in cells."""
     height, width = size
@@ -182,10 +246,10 @@ def _is_affine(branch: ConvBlock) -> bool:
     return norm is None or isinstance(norm, FrozenBatchNorm2d)
 
 
-def _fold(branch: ConvBlock) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the 1x1 convolution with the norm's fixed statistics folded in."""
+def _fold(branch: ConvBlock) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of the 1x1 convolution, with the norm's statistics where they are fixed."""
     conv, norm = branch.conv, getattr(branch, "norm", None)
-    if norm is None:
+    if norm is None or not _is_affine(branch):
         return conv.weight, conv.bias
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
