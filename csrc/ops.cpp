@@ -90,6 +90,8 @@ TORCH_LIBRARY(segroi, m) {
       "crop_and_resize_backward(Tensor grad, Tensor features, Tensor boxes, Tensor box_index, "
       "int[2] crop_size, str method, float extrapolation_value, str coordinates, int pool, "
       "str on_invalid, bool[2] needs) -> (Tensor, Tensor)");
+  // For what is made of results: on a CPU memory like theirs, see cpu/pages.h.
+  m.def("empty_large(Tensor like, int[] size, bool channels_last) -> Tensor");
   // CUDA builds only: what asynchronous kernels found wrong (segroi/ops/errors.py).
   m.def("take_error(int device) -> str");
   m.def("build_info() -> Dict(str, str)", &build_info);  // how this library was compiled

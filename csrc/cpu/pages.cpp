@@ -1,6 +1,7 @@
 #include "cpu/pages.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <torch/library.h>
 
 #include <cstdlib>
 #include <mutex>
@@ -132,6 +133,20 @@ at::Tensor empty_large(at::IntArrayRef sizes, at::MemoryFormat format,
                                     ? at::DimVector(c10::get_channels_last_strides_2d(sizes))
                                     : at::DimVector(c10::contiguous_strides(sizes));
   return empty_large(sizes, strides, options, zero);
+}
+
+namespace {
+
+at::Tensor empty_large_like(const at::Tensor& like, at::IntArrayRef size, bool channels_last) {
+  const auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  if (!like.is_cpu()) return at::empty(size, like.options(), format);
+  return empty_large(size, format, like.options());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(segroi, CompositeExplicitAutograd, m) {
+  m.impl("empty_large", &empty_large_like);
 }
 
 }  // namespace segroi

@@ -15,8 +15,9 @@ from common import Rows, arguments, save, table
 from torch import Tensor
 from torch.nn import functional as F
 
-from segroi.modeling.roi_extractors.multi_scale_subnetwork import convolve_pixels
+from segroi.modeling.roi_extractors.convolve_maps import convolve_pixels, pixels_read
 from segroi.ops import crop_and_resize
+from segroi.ops._layout import empty_large
 
 STRIDE, HEIGHT, WIDTH = 16, 50, 76  # C4 of an 800 x 1216 image
 AT_ONCE = 32  # RoIs whose crops a cache holds until they are convolved
@@ -69,15 +70,16 @@ def subnetwork_rows(k: int, device: str, channels: int = 1024, out: int = 256) -
 
     def crops_first() -> Tensor:
         last = maps.contiguous(memory_format=torch.channels_last)
-        crops = torch.empty(k, 3 * out, 14, 14, device=device, memory_format=torch.channels_last)
+        crops = empty_large(maps, (k, 3 * out, 14, 14), channels_last=True)
         for (pool, w, b), part in zip(branches, crops.split(out, 1)):
             for some, place in zip(boxes.split(AT_ONCE), part.split(AT_ONCE)):
                 place.copy_(F.conv2d(fused(last, some, pool), w, b))
         return crops
 
     def map_first() -> Tensor:
-        convolved = convolve_pixels(maps, torch.cat(weights)).split(out, 1)
-        crops = torch.empty(k, 3 * out, 14, 14, device=device, memory_format=torch.channels_last)
+        where = None if maps.is_cuda else pixels_read(boxes - 0.5, index, (1, HEIGHT, WIDTH))
+        convolved = convolve_pixels(maps, torch.cat(weights), where).split(out, 1)
+        crops = empty_large(maps, (k, 3 * out, 14, 14), channels_last=True)
         for (pool, _, b), some, place in zip(branches, convolved, crops.split(out, 1)):
             torch.add(fused(some, boxes, pool), b[:, None, None], out=place)
         return crops

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from segroi._extension import is_built
 from segroi.ops import crop_and_resize, encompass_crop, multi_level_roi_align
+from segroi.ops._layout import empty_large
 
 built = pytest.mark.skipif(not is_built(), reason="the operators are not built")
 BOXES = torch.tensor([[2.0, 1.5, 9.0, 7.0], [0.5, 3.0, 4.0, 11.5]])
@@ -119,3 +120,18 @@ def test_encompass_crop_refuses_outputs_that_coincide():
     for out in (torch.zeros(1).expand(want.shape), maps.view(-1)[: want.numel()].view(want.shape)):
         with pytest.raises(ValueError, match="encompass_crop: out must be"):
             encompass_crop(maps, cells, IMAGE, [(4, 4)], out=[out])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("size", [(0, 3, 4, 5), (2, 3, 4, 5), (3, 8, 300, 301)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_for_what_is_made_of_results(dtype, size, channels_last):
+    like = torch.zeros(1, dtype=dtype)
+    for value in (1.0, 2.0):  # the second one takes over the pages of the first
+        one, other = (empty_large(like, size, channels_last) for _ in range(2))
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        assert one.shape == size and one.dtype == dtype
+        assert one.stride() == torch.empty(size, memory_format=layout).stride()
+        one.fill_(value), other.fill_(-value)
+        assert (one == value).all() and (other == -value).all()
+        del one, other

@@ -14,7 +14,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from segroi import ops
 from segroi.layers import ConvBlock, NormFactory, touch_parameters
 from segroi.modeling.roi_extractors.base import RoIExtractor
-from segroi.ops._layout import layout_of
+from segroi.modeling.roi_extractors.convolve_maps import convolve_maps, pixels_read
+from segroi.ops._layout import empty_large, is_channels_last
 from segroi.ops.reference.multi_level_roi_align import box_levels
 
 # Values of the crops that inference holds at a time: a CPU's cache should keep them until they are
@@ -30,9 +31,11 @@ class MultiScaleSubnetwork(RoIExtractor):
     With several feature maps the RoI's size selects one, and all levels share the weights.
 
     A 1x1 convolution commutes with sampling, so it runs on the maps or on the crops, whichever have
-    fewer pixels; outside the image a sample is 0 before the convolution, so the bias is added after
-    the sampling. Without a nonlinearity between (relu=False, and no norm or one with fixed
-    statistics) it commutes with averaging, too: then crops are averaged while they are sampled.
+    fewer pixels. Of the maps only pixels that an RoI reads count, where counting them does not mean
+    waiting (inference on a CPU). Outside the image a sample is 0 before the convolution, so the
+    bias is added after the sampling. Without a nonlinearity between (relu=False, and no norm or one
+    with fixed statistics) it commutes with averaging, too: then crops are averaged while they are
+    sampled.
 
     Args:
         output_size: height and width of the result, cells.
@@ -104,8 +107,10 @@ class MultiScaleSubnetwork(RoIExtractor):
         if rois.shape[0] == 0:  # without samples, batch statistics would be spoilt
             empty = features[0].new_zeros(0, self.out_channels, *self.output_size)
             return touch_parameters(empty + sum(f[:0].sum() for f in features), self)
-        branches = self._prepare(features, rois)
         keeps = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        cpu = rois.device.type == "cpu"  # elsewhere a count of pixels is a synchronisation
+        where = self._pixels_read(features, rois) if cpu and not keeps else None
+        branches = self._prepare(features, rois, where)
         if keeps or not all(map(_is_affine, self.branches)):
             return self.fuse(torch.cat([self._pool(branch, rois) for branch in branches], dim=1))
         return self.fuse(self._pool_in_pieces(branches, rois))
@@ -115,17 +120,36 @@ class MultiScaleSubnetwork(RoIExtractor):
         """Whether every branch is, at this moment, an affine map of each pixel."""
         return not self.relu and all(_is_affine(block) for block in self.branches)
 
-    def _prepare(self, features: Sequence[Tensor], rois: Tensor) -> list[_Branch]:
+    def _pixels_read(self, features: Sequence[Tensor], rois: Tensor) -> list[Tensor]:
+        """``bool Tensor[N, H_l, W_l]`` per level: the pixels that some sample reads."""
+        levels = box_levels(rois, self.spatial_scales, self.canonical_size, self.canonical_level)
+        half = 0.5 if self.coordinates == "aligned" and self.aligned else 0
+        read = []
+        for level, (feature, scale) in enumerate(zip(features, self.spatial_scales, strict=True)):
+            index, boxes = rois[levels == level].split([1, 4], dim=1)
+            boxes = boxes * scale - half
+            boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 1)  # RoIAlign without half pixels
+            size = (feature.shape[0], *feature.shape[2:])
+            read.append(pixels_read(boxes, index[:, 0], size))
+        return read
+
+    def _prepare(
+        self, features: Sequence[Tensor], rois: Tensor, where: Sequence[Tensor] | None
+    ) -> list[_Branch]:
         """Convolve maps where they have fewer pixels than the crops; all branches at once."""
         linear, exporting = self.is_linear, torch.compiler.is_exporting()
-        pixels = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in features)
+        if where is None:
+            where = [None] * len(features)
+            pixels = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in features)
+        else:
+            pixels = sum(int(read.sum()) for read in where)
         folded = [_fold(block) for block in self.branches]
         pools = [factor if linear else 1 for factor in self.factors]
         cells = [self._cells(*each, rois.shape[0]) for each in zip(self.factors, pools)]
         # an exported graph cannot choose: it has many boxes
         on_crops = [not exporting and pixels > count for count in cells]
         weights = [weight for (weight, _), crops in zip(folded, on_crops) if not crops]
-        convolved = iter(_convolve_maps(features, weights))
+        convolved = iter(convolve_maps(features, weights, where))
         if rois.device.type == "cpu" and any(on_crops):
             # a 1x1 convolution of channels-last crops is one product of matrices there
             features = [f.contiguous(memory_format=torch.channels_last) for f in features]
@@ -164,9 +188,7 @@ class MultiScaleSubnetwork(RoIExtractor):
                 x = self._pool(branch, rois[begin : begin + step])
                 if result is None:
                     shape = (rois.shape[0], len(branches) * channels, *self.output_size)
-                    result = torch.empty(
-                        shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x)
-                    )
+                    result = empty_large(x, shape, is_channels_last(x))
                 result[begin : begin + step, i * channels : (i + 1) * channels] = x
         return result
 
@@ -203,33 +225,6 @@ class _Branch:
     rest: list[nn.Module]
     factor: int  # size of the crop in sizes of the output
     pool: int  # samples a side that are averaged while sampling
-
-
-def convolve_pixels(features: Tensor, weight: Tensor) -> Tensor:
-    """1x1 convolution. On a CPU one product of matrices, which reads any layout as it is.
-
-    Args:
-        features: Tensor[N, C, H, W].
-        weight: Tensor[O, C, 1, 1].
-
-    Returns:
-        Tensor[N, O, H, W], channels_last on a CPU.
-    """
-    if features.device.type != "cpu" or torch.compiler.is_exporting():
-        return F.conv2d(features, weight)
-    matrix = weight.flatten(1).t().expand(features.shape[0], -1, -1)
-    product = torch.bmm(features.flatten(2).transpose(1, 2), matrix)
-    return product.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2)
-
-
-def _convolve_maps(
-    features: Sequence[Tensor], weights: Sequence[Tensor]
-) -> list[tuple[Tensor, ...]]:
-    """The maps convolved with each of the weights, in one product for all weights."""
-    if not weights:
-        return []
-    joint, sizes = torch.cat(list(weights)), [weight.shape[0] for weight in weights]
-    return list(zip(*(convolve_pixels(f, joint).split(sizes, dim=1) for f in features)))
 
 
 def _normalise_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
