@@ -175,8 +175,11 @@ def plot(records: dict[str, dict[str, Any]], path: Path) -> None:
 
     record = next(r for name, r in records.items() if name.startswith("multi_level_roi_align"))
     tables = [t for t in record["tables"] if "workload" in t and t["threads"] == 1]
-    labels = [f"{t['workload']} {'adaptive' if not t['sampling'] else '2×2'}\n{t['direction']}"
-              for t in tables]  # fmt: skip
+    what = {"W1": "7×7", "W2": "14×14", "W3": "7×7, sum"}
+    labels = [
+        f"{what[t['workload']]}\n{'2×2' if t['sampling'] else 'adaptive'}\n{t['direction']}"
+        for t in tables
+    ]
     figure, axes = plt.subplots(figsize=(10, 3.6), dpi=120)
     for shift, (row, colour) in enumerate(
         (("segroi, NCHW", "#4c72b0"), ("segroi, channels_last", "#dd8452"))
@@ -187,7 +190,10 @@ def plot(records: dict[str, dict[str, Any]], path: Path) -> None:
         axes.bar_label(bars, [f"{h:.0f}×" for h in heights], fontsize=8)
     axes.set_xticks([i + 0.2 for i in range(len(tables))], labels, fontsize=8)
     axes.set_ylabel("times faster than the peer")
-    axes.set_title("multi_level_roi_align, one CPU thread, float32", fontsize=10)
+    axes.set_title(
+        f"multi_level_roi_align, float32, one thread of {record['device'].split(',')[0]}",
+        fontsize=10,
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.tight_layout()
