@@ -78,7 +78,7 @@ Rows<T> planar_rows(const Pooled<T>& source, int64_t channel, int channels, int 
     const S* plane = data + c * source.stride.c + first * source.stride.x;
     T* to = window + c * *step;
     for (int i = slots.begin; i < slots.end; ++i, to += n) {
-      widen<V, S>(plane + source.y.pixel[i] * source.stride.y, source.stride.x, n, to);
+      convert<V>(plane + source.y.pixel[i] * source.stride.y, source.stride.x, to, 1, n);
     }
   }
   return {window, n, nullptr, slots.begin};
@@ -112,7 +112,7 @@ void store_planar(const CropTask<T>& task, int64_t channel, int channels, int p,
       if (extrapolates(task)) {
         for (int q = 0; q < task.bins_w; ++q) crop[q] += outside_part(task, bin, q);
       }
-      narrow<V, S>(crop, task.bins_w, plane + bin * stride.y, stride.x);
+      convert<V>(crop, 1, plane + bin * stride.y, stride.x, task.bins_w);
     }
   }
 }
@@ -199,7 +199,7 @@ void sum_interleaved_rows(const Pooled<T>& source, int64_t channel, int64_t n,
   T* to = window;
   for (int i = slots.begin; i < slots.end; ++i) {
     for (int j = x.begin; j < x.end; ++j, to += n) {
-      widen<V, S>(data + source.y.pixel[i] * stride.y + pixels[j] * stride.x, stride.c, n, to);
+      convert<V>(data + source.y.pixel[i] * stride.y + pixels[j] * stride.x, stride.c, to, 1, n);
     }
   }
   combine<V, false>(rows, step, Rows<T>{window, step, nullptr, slots.begin}, taps);
@@ -238,7 +238,7 @@ void crop_pixels(const CropTask<T>& task, int64_t channel, int64_t n, int p, Scr
     if (dense && task.stream) {
       stream_values(row, n, target + q * stride.x);
     } else {
-      narrow<V, S>(row, n, target + q * stride.x, stride.c);
+      convert<V>(row, 1, target + q * stride.x, stride.c, n);
     }
   }
 }

@@ -50,7 +50,7 @@ Tile<T> open_tile(const TileTask<T>& task, bool planar, Scratch& scratch, bool* 
     if (!task.accumulate) {
       std::memset(tile.data + to, 0, n * sizeof(T));
     } else if (!*in_place) {
-      widen<V, S>(data + from, step, n, tile.data + to);
+      convert<V>(data + from, step, tile.data + to, 1, n);
     }
   });
   return tile;
@@ -59,7 +59,7 @@ Tile<T> open_tile(const TileTask<T>& task, bool planar, Scratch& scratch, bool* 
 template <class V, typename S, typename T = typename V::T>
 void close_tile(const TileTask<T>& task, const Tile<T>& tile) {
   for_each_run(task, tile, [&](int64_t to, int64_t step, int64_t n, int64_t from) {
-    narrow<V, S>(tile.data + from, n, static_cast<S*>(task.data) + to, step);
+    convert<V>(tile.data + from, 1, static_cast<S*>(task.data) + to, step, n);
   });
 }
 
@@ -94,7 +94,7 @@ const T* planar_gradient(const S* crop, const Strides& stride, Range bins, int b
   T* to = rows;
   for (int c = 0; c < C; ++c) {
     for (int p = bins.begin; p < bins.end; ++p, to += bins_w) {
-      widen<V, S>(crop + c * stride.c + p * stride.y, stride.x, bins_w, to);
+      convert<V>(crop + c * stride.c + p * stride.y, stride.x, to, 1, bins_w);
     }
   }
   return rows;
@@ -119,16 +119,27 @@ void add_planes(const TileTask<T>& task, const Pooled<T>& source, const Reach& f
   }
 }
 
-template <class V, typename S, typename T = typename V::T>
-void tile_planar(const TileTask<T>& task, Scratch& scratch) {
+// Every source that reads the tile is added in reading order: add(source, its reach, its gradient
+// from the task's first channel on, tile).
+template <class V, typename S, class Add, typename T = typename V::T>
+inline void add_sources(const TileTask<T>& task, bool planar, Scratch& scratch, const Add& add) {
   bool in_place;
-  const Tile<T> tile = open_tile<V, S>(task, true, scratch, &in_place);
+  const Tile<T> tile = open_tile<V, S>(task, planar, scratch, &in_place);
   for (int64_t i = 0; i < task.count; ++i) {
     const Pooled<T>& source = *task.sources[i];
     if (reads_nothing(source)) continue;
     const Reach found = reach(source.y, task.row, task.rows);
     if (found.slots.begin >= found.slots.end) continue;
     const S* crop = static_cast<const S*>(task.crops[i]) + task.channel * task.crop_stride.c;
+    add(source, found, crop, tile);
+  }
+  if (!in_place) close_tile<V, S>(task, tile);
+}
+
+template <class V, typename S, typename T = typename V::T>
+void tile_planar(const TileTask<T>& task, Scratch& scratch) {
+  const auto add = [&](const Pooled<T>& source, const Reach& found, const S* crop,
+                       const Tile<T>& tile) {
     int64_t c = 0;
     for (; c + V::kPlanes <= task.channels; c += V::kPlanes) {
       add_planes<V, S, V::kPlanes>(task, source, found, crop + c * task.crop_stride.c,
@@ -138,8 +149,8 @@ void tile_planar(const TileTask<T>& task, Scratch& scratch) {
       add_planes<V, S, 1>(task, source, found, crop + c * task.crop_stride.c,
                           tile.data + c * tile.c, tile, scratch);
     }
-  }
-  if (!in_place) close_tile<V, S>(task, tile);
+  };
+  add_sources<V, S>(task, true, scratch, add);
 }
 
 // Bin rows [begin, end) of a crop's gradient, all channels of the task: row p, bin q at
@@ -162,7 +173,7 @@ CropRows<T> interleaved_gradient(const TileTask<T>& task, const S* crop, Range b
   T* to = rows;
   for (int p = bins.begin; p < bins.end; ++p) {
     for (int q = 0; q < bins_w; ++q, to += n) {
-      widen<V, S>(crop + p * stride.y + q * stride.x, stride.c, n, to);
+      convert<V>(crop + p * stride.y + q * stride.x, stride.c, to, 1, n);
     }
   }
   return {rows, bins_w * n, n, bins.begin};
@@ -195,17 +206,11 @@ void add_pixels(const TileTask<T>& task, const Pooled<T>& source, const Reach& f
 
 template <class V, typename S, typename T = typename V::T>
 void tile_interleaved(const TileTask<T>& task, Scratch& scratch) {
-  bool in_place;
-  const Tile<T> tile = open_tile<V, S>(task, false, scratch, &in_place);
-  for (int64_t i = 0; i < task.count; ++i) {
-    const Pooled<T>& source = *task.sources[i];
-    if (reads_nothing(source)) continue;
-    const Reach found = reach(source.y, task.row, task.rows);
-    if (found.slots.begin >= found.slots.end) continue;
-    const S* crop = static_cast<const S*>(task.crops[i]) + task.channel * task.crop_stride.c;
+  const auto add = [&](const Pooled<T>& source, const Reach& found, const S* crop,
+                       const Tile<T>& tile) {
     add_pixels<V, S>(task, source, found, crop, tile, scratch);
-  }
-  if (!in_place) close_tile<V, S>(task, tile);
+  };
+  add_sources<V, S>(task, false, scratch, add);
 }
 
 template <class V, typename S>

@@ -103,7 +103,7 @@ void store_sums(const CropTask<T>& task, const Sums<T>& sums) {
         const T outside = outside_part(task, p, q);
         for (int64_t c = 0; c < task.channels; ++c) row[c] += outside;
       }
-      narrow<V, S>(row, task.channels, crop + p * stride.y + q * stride.x, stride.c);
+      convert<V>(row, 1, crop + p * stride.y + q * stride.x, stride.c, task.channels);
     }
   }
 }

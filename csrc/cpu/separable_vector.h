@@ -21,46 +21,24 @@ inline U smaller(U a, U b) {
   return a < b ? a : b;
 }
 
-// n elements of any type, `step` apart, into T.
-template <class V, typename S>
-inline void widen(const S* src, int64_t step, int64_t n, typename V::T* dst) {
-  using T = typename V::T;
+// n elements, `from` apart, to n others, `to` apart; rounds to nearest even.
+template <class V, typename S, typename D>
+inline void convert(const S* src, int64_t from, D* dst, int64_t to, int64_t n) {
   int64_t i = 0;
-  if (step == 1) {
-    if constexpr (std::is_same_v<S, T>) {
-      std::memcpy(dst, src, n * sizeof(T));
-      return;
-    }
+  if (from != 1 || to != 1) {
+    for (; i < n; ++i) dst[i * to] = static_cast<D>(src[i * from]);
+    return;
+  }
+  if constexpr (std::is_same_v<S, D>) {
+    std::memcpy(dst, src, n * sizeof(D));
+  } else {
 #if defined(SEGROI_AVX512) || defined(SEGROI_AVX2)
-    if constexpr (std::is_same_v<S, c10::Half>) {
+    if constexpr (std::is_same_v<S, c10::Half> || std::is_same_v<D, c10::Half>) {
       for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i));
     }
 #endif
-    for (; i < n; ++i) dst[i] = static_cast<T>(src[i]);
-    return;
+    for (; i < n; ++i) dst[i] = static_cast<D>(src[i]);
   }
-  for (; i < n; ++i) dst[i] = static_cast<T>(src[i * step]);
-}
-
-// The way back, rounding to nearest even.
-template <class V, typename S>
-inline void narrow(const typename V::T* src, int64_t n, S* dst, int64_t step) {
-  using T = typename V::T;
-  int64_t i = 0;
-  if (step == 1) {
-    if constexpr (std::is_same_v<S, T>) {
-      std::memcpy(dst, src, n * sizeof(T));
-      return;
-    }
-#if defined(SEGROI_AVX512) || defined(SEGROI_AVX2)
-    if constexpr (std::is_same_v<S, c10::Half>) {
-      for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i));
-    }
-#endif
-    for (; i < n; ++i) dst[i] = static_cast<S>(src[i]);
-    return;
-  }
-  for (; i < n; ++i) dst[i * step] = static_cast<S>(src[i]);
 }
 
 // Row i lies at base + position(i) * step; without positions, at base + (i - first) * step.
