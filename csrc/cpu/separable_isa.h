@@ -106,14 +106,15 @@ void sum_planar_rows(const Pooled<T>& source, int64_t channel, int p, int end, T
 template <class V, typename S, typename T = typename V::T>
 void store_planar(const CropTask<T>& task, int64_t channel, int channels, int p, int end, T* crop) {
   const Strides& stride = task.crop_stride;
-  for (int c = 0; c < channels; ++c) {
-    S* plane = static_cast<S*>(task.crop) + (channel + c) * stride.c;
-    for (int bin = p; bin < end; ++bin, crop += task.bins_w) {
-      if (extrapolates(task)) {
-        for (int q = 0; q < task.bins_w; ++q) crop[q] += outside_part(task, bin, q);
+  const int64_t bins = task.bins_w;
+  S* to = static_cast<S*>(task.crop) + channel * stride.c + p * stride.y;
+  for (int c = 0; c < channels; ++c, to += stride.c, crop += (end - p) * bins) {
+    if (extrapolates(task)) {
+      for (int64_t i = 0; i < (end - p) * bins; ++i) {
+        crop[i] += outside_part(task, p + static_cast<int>(i / bins), static_cast<int>(i % bins));
       }
-      convert<V>(crop, 1, plane + bin * stride.y, stride.x, task.bins_w);
     }
+    convert_rows<V>(crop, {bins, 1}, to, {stride.y, stride.x}, end - p, bins);
   }
 }
 

@@ -90,12 +90,12 @@ const T* planar_gradient(const S* crop, const Strides& stride, Range bins, int b
       return crop;
     }
   }
-  T* rows = scratch.get<T>(Scratch::kCrop, int64_t{C} * (bins.end - bins.begin) * bins_w);
-  T* to = rows;
+  const int64_t count = bins.end - bins.begin;
+  T* rows = scratch.get<T>(Scratch::kCrop, C * count * bins_w);
   for (int c = 0; c < C; ++c) {
-    for (int p = bins.begin; p < bins.end; ++p, to += bins_w) {
-      convert<V>(crop + c * stride.c + p * stride.y, stride.x, to, 1, bins_w);
-    }
+    const S* plane = crop + c * stride.c + bins.begin * stride.y;
+    convert_rows<V>(plane, {stride.y, stride.x}, rows + c * count * bins_w, {bins_w, 1}, count,
+                    bins_w);
   }
   return rows;
 }

@@ -31,14 +31,28 @@ inline void convert(const S* src, int64_t from, D* dst, int64_t to, int64_t n) {
   }
   if constexpr (std::is_same_v<S, D>) {
     std::memcpy(dst, src, n * sizeof(D));
-  } else {
-#if defined(SEGROI_AVX512) || defined(SEGROI_AVX2)
-    if constexpr (std::is_same_v<S, c10::Half> || std::is_same_v<D, c10::Half>) {
-      for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i));
-    }
-#endif
+  } else if constexpr (!V::kShorts) {
     for (; i < n; ++i) dst[i] = static_cast<D>(src[i]);
+  } else if constexpr (std::is_same_v<D, typename V::T>) {
+    for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i, V::kWidth));
+    if (i < n) V::store(dst + i, V::load(src + i, n - i), V::mask(n - i));
+  } else {
+    for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i), V::kWidth);
+    if (i < n) V::store(dst + i, V::load(src + i, V::mask(n - i)), n - i);
   }
+}
+
+// A row of n elements after another, `y` apart: as one run where the rows touch.
+struct Steps {
+  int64_t y, x;
+};
+template <class V, typename S, typename D>
+inline void convert_rows(const S* src, Steps from, D* dst, Steps to, int64_t rows, int64_t n) {
+  if (from.y == n * from.x && to.y == n * to.x) {
+    n *= rows;
+    rows = 1;
+  }
+  for (; rows > 0; --rows, src += from.y, dst += to.y) convert<V>(src, from.x, dst, to.x, n);
 }
 
 // Row i lies at base + position(i) * step; without positions, at base + (i - first) * step.

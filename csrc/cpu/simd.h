@@ -1,7 +1,8 @@
 // Vectors of one instruction set, all with the same few operations. Included by separable_<isa>.cpp
 // after it has chosen its target: everything here is internal to that file.
 //
-//   load(p, n), store(p, v, n): the first n lanes, n in [0, kWidth]; the others read as 0
+//   load(p, m), store(p, v, m): the first n lanes, m = mask(n); the others read as 0
+//   load(p, n), store(p, v, n): the same of numbers of 16 bits, where kShorts
 //   pick(a, b, index):          lane i is element index[i] of a and b side by side
 //   pick(a, index):             lane i is element index[i] modulo kWidth of a
 #pragma once
@@ -38,11 +39,25 @@ struct Vector {
   }
   static Reg pick(Reg a, Reg b, Index i) { return _mm512_permutex2var_ps(a, i, b); }
   static Reg pick(Reg a, Index i) { return _mm512_permutexvar_ps(i, a); }
-  static Reg load(const c10::Half* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+
+  static constexpr bool kShorts = true;
+  static Reg load(const c10::Half* p, int64_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p));
   }
-  static void store(c10::Half* p, Reg v) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, 0));
+  static Reg load(const c10::BFloat16* p, int64_t n) {
+    const Index bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask(n), p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+  }
+  static void store(c10::Half* p, Reg v, int64_t n) {
+    _mm256_mask_storeu_epi16(p, mask(n), _mm512_cvtps_ph(v, 0));
+  }
+  static void store(c10::BFloat16* p, Reg v, int64_t n) {
+    const Index bits = _mm512_castps_si512(v), half = _mm512_set1_epi32(0x7fff);
+    const Index odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    Index rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(half, odd)), 16);
+    const Mask nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0));
+    _mm256_mask_storeu_epi16(p, mask(n), _mm512_cvtepi32_epi16(rounded));
   }
 };
 
@@ -78,11 +93,32 @@ struct Vector {
     const Reg from_a = _mm256_permutevar8x32_ps(a, i), from_b = _mm256_permutevar8x32_ps(b, i);
     return _mm256_blendv_ps(from_a, from_b, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
   }
-  static Reg load(const c10::Half* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+
+  static constexpr bool kShorts = true;
+  static Reg load(const c10::Half* p, int64_t n) { return _mm256_cvtph_ps(load_shorts(p, n)); }
+  static Reg load(const c10::BFloat16* p, int64_t n) {
+    const Index bits = _mm256_cvtepu16_epi32(load_shorts(p, n));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
   }
-  static void store(c10::Half* p, Reg v) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, 0));
+  static void store(c10::Half* p, Reg v, int64_t n) { store_shorts(p, _mm256_cvtps_ph(v, 0), n); }
+  static void store(c10::BFloat16* p, Reg v, int64_t n) {
+    const Index bits = _mm256_castps_si256(v), half = _mm256_set1_epi32(0x7fff);
+    const Index odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    Index rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(half, odd)), 16);
+    const Index nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
+    const __m128i low = _mm256_castsi256_si128(rounded);
+    store_shorts(p, _mm_packus_epi32(low, _mm256_extracti128_si256(rounded, 1)), n);
+  }
+
+ private:
+  static __m128i load_shorts(const void* p, int64_t n) {
+    __m128i v = _mm_setzero_si128();
+    std::memcpy(&v, p, n >= 8 ? 16 : 2 * n);
+    return v;
+  }
+  static void store_shorts(void* p, __m128i v, int64_t n) {
+    std::memcpy(p, &v, n >= 8 ? 16 : 2 * n);
   }
 };
 
@@ -101,6 +137,7 @@ struct PortableVector {
     uint8_t lane[kWidth];
   };
   using Mask = int64_t;
+  static constexpr bool kShorts = false;
   static Mask mask(int64_t n) { return n > kWidth ? kWidth : n < 0 ? 0 : n; }
   static Reg zero() { return Reg{}; }
   static Reg set(T a) { return Reg{} + a; }

@@ -68,3 +68,20 @@ def test_crop_and_resize(monkeypatch, isa, dtype, layout, coordinates):
         torch.autograd.grad(want.sum(), theirs)[0],
         dtype,
     )
+
+
+@pytest.mark.parametrize("width", [2, 7, 16, 45])
+def test_numbers_are_rounded_as_torch_rounds_them(monkeypatch, isa, dtype, layout, width):
+    """Samples half way between two numbers of the type, and numbers that are none."""
+    monkeypatch.setenv("SEGROI_ISA", isa)
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**15), 2**15, (1, 37, 1, width), generator=generator)
+    bits = torch.cat([bits, bits ^ 1], dim=2).to(torch.int16)
+    short = torch.bfloat16 if dtype == torch.bfloat16 else torch.float16
+    maps = bits.view(short).to(dtype).contiguous(memory_format=layout)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    between = torch.tensor([[0.5, 0, 0.5, 1]], dtype=wide)  # of the two rows
+    got = crop_and_resize(maps, between, torch.tensor([0]), [1, width], coordinates="tf")
+    above, below = maps.to(wide).split(1, dim=2)
+    want = (above * 0.5 + below * 0.5).to(dtype)
+    torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
