@@ -57,20 +57,24 @@ def convolve_pixels(features: Tensor, weight: Tensor, where: Tensor | None = Non
     if features.device.type != "cpu" or torch.compiler.is_exporting():
         return F.conv2d(features, weight)
     pixels, matrix = features.flatten(2).transpose(1, 2), weight.flatten(1).t()
-    if where is None or where.sum() > WORTH_GATHERING * where.numel():
+    if where is None or where.sum() >= WORTH_GATHERING * where.numel():
         product = torch.bmm(pixels, matrix.expand(features.shape[0], -1, -1))
         return product.unflatten(1, features.shape[2:]).permute(0, 3, 1, 2)
+    places = [mask.nonzero()[:, 0] for mask in where.flatten(1)]
+    convolved = [_convolve_tiles(image, weight, at) for image, at in zip(pixels, places)]
     size = (features.shape[0], weight.shape[0], *features.shape[2:])
-    result = empty_large(features, size, channels_last=True).zero_()
-    rows = result.permute(0, 2, 3, 1).flatten(1, 2)
-    for row, image, mask in zip(rows, pixels, where.flatten(1)):
-        at = mask.nonzero()[:, 0]
-        if len(at) > 0:
-            at = torch.cat([at, at[-1:].expand(-len(at) % TILE**2)])  # again, to fill the last tile
-            tiles = image.index_select(0, at).view(-1, TILE, TILE, image.shape[1])
-            convolved = F.conv2d(tiles.permute(0, 3, 1, 2), weight).permute(0, 2, 3, 1)
-            row.index_copy_(0, at, convolved.reshape(len(at), -1))
+    result = empty_large(convolved[0], size, channels_last=True).zero_()
+    for rows, at, values in zip(result.permute(0, 2, 3, 1).flatten(1, 2), places, convolved):
+        rows.index_copy_(0, at, values)
     return result
+
+
+def _convolve_tiles(pixels: Tensor, weight: Tensor, at: Tensor) -> Tensor:
+    """``Tensor[len(at), O]``: a 1x1 convolution of some rows of ``Tensor[H W, C]``."""
+    filled = torch.cat([at, at.new_zeros(-len(at) % TILE**2)])
+    tiles = pixels.index_select(0, filled).view(-1, TILE, TILE, pixels.shape[1])
+    convolved = F.conv2d(tiles.permute(0, 3, 1, 2), weight).permute(0, 2, 3, 1)
+    return convolved.reshape(len(filled), weight.shape[0])[: len(at)]
 
 
 def convolve_maps(

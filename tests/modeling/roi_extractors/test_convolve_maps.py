@@ -70,6 +70,17 @@ def test_some_pixels_are_convolved_as_all_are(dtype, layout, share):
     assert result.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(result[asked], F.conv2d(maps, weight)[asked])
     assert (result[~asked] == 0).all()
+    assert convolve_pixels(maps[:0], weight, where[:0]).shape == (0, 6, 20, 24)
+
+
+def test_autocast_gives_its_type_whatever_is_asked_for():
+    maps, weight = torch.randn(1, 16, 20, 24), torch.randn(6, 16, 1, 1)
+    where = torch.rand(1, 20, 24) < 0.5
+    with torch.autocast("cpu", torch.bfloat16):
+        some, whole = (convolve_pixels(maps, weight, asked) for asked in (where, None))
+    assert some.dtype == whole.dtype == torch.bfloat16
+    asked = where[:, None].expand(-1, 6, -1, -1)
+    torch.testing.assert_close(some[asked], whole[asked])
 
 
 @pytest.mark.parametrize("aligned", [True, False])
