@@ -177,15 +177,15 @@ void sum_interleaved_rows(const Pooled<T>& source, int64_t channel, int64_t n,
   const Strides& stride = source.stride;
   const int* pixels = source.x.pixel;
   const int64_t count = x.end - x.begin, step = count * n;
-  if constexpr (std::is_same_v<S, T>) {
+  if constexpr (std::is_same_v<S, T> || V::kShorts) {
     if (stride.c == 1) {
       const int first = pixels[x.begin];
       if (stride.x == n && pixels[x.end - 1] - first == count - 1) {
-        const Rows<T> all{data + first * stride.x, stride.y, source.y.pixel, 0};
+        const Rows<S> all{data + first * stride.x, stride.y, source.y.pixel, 0};
         return combine<V, false>(rows, step, all, taps);
       }
       for (int i = x.begin; i < x.end; ++i, rows += n) {
-        const Rows<T> pixel{data + pixels[i] * stride.x, stride.y, source.y.pixel, 0};
+        const Rows<S> pixel{data + pixels[i] * stride.x, stride.y, source.y.pixel, 0};
         combine<V, false>(rows, n, pixel, taps);
       }
       return;
@@ -222,7 +222,7 @@ void crop_pixels(const CropTask<T>& task, int64_t channel, int64_t n, int p, Scr
     T* summed = scratch.get<T>(Scratch::kRows, source.x.pixels * n);
     sum_interleaved_rows<V, S>(source, channel, n, list(source.y.taps, p), {0, source.x.pixels},
                                summed, scratch);
-    const auto run = written ? combine<V, true> : combine<V, false>;
+    const auto run = written ? combine<V, true, T> : combine<V, false, T>;
     for (int q = 0; q < task.bins_w; ++q) {
       run(crop + q * step, n, Rows<T>{summed, n, nullptr, 0}, list(source.x.taps, q));
     }

@@ -21,6 +21,24 @@ inline U smaller(U a, U b) {
   return a < b ? a : b;
 }
 
+// The first n lanes, n > 0, of any type that V converts.
+template <class V, typename S>
+inline typename V::Reg load_some(const S* p, int64_t n) {
+  if constexpr (std::is_same_v<S, typename V::T>) {
+    return n >= V::kWidth ? V::load(p) : V::load(p, V::mask(n));
+  } else {
+    return V::load(p, n);
+  }
+}
+template <class V, typename S>
+inline void store_some(S* p, typename V::Reg v, int64_t n) {
+  if constexpr (std::is_same_v<S, typename V::T>) {
+    n >= V::kWidth ? V::store(p, v) : V::store(p, v, V::mask(n));
+  } else {
+    V::store(p, v, n);
+  }
+}
+
 // n elements, `from` apart, to n others, `to` apart; rounds to nearest even.
 template <class V, typename S, typename D>
 inline void convert(const S* src, int64_t from, D* dst, int64_t to, int64_t n) {
@@ -31,14 +49,12 @@ inline void convert(const S* src, int64_t from, D* dst, int64_t to, int64_t n) {
   }
   if constexpr (std::is_same_v<S, D>) {
     std::memcpy(dst, src, n * sizeof(D));
-  } else if constexpr (!V::kShorts) {
-    for (; i < n; ++i) dst[i] = static_cast<D>(src[i]);
-  } else if constexpr (std::is_same_v<D, typename V::T>) {
-    for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i, V::kWidth));
-    if (i < n) V::store(dst + i, V::load(src + i, n - i), V::mask(n - i));
+  } else if constexpr (V::kShorts) {
+    constexpr int W = V::kWidth;
+    for (; i + W <= n; i += W) store_some<V>(dst + i, load_some<V>(src + i, W), W);
+    if (i < n) store_some<V>(dst + i, load_some<V>(src + i, n - i), n - i);
   } else {
-    for (; i + V::kWidth <= n; i += V::kWidth) V::store(dst + i, V::load(src + i), V::kWidth);
-    if (i < n) V::store(dst + i, V::load(src + i, V::mask(n - i)), n - i);
+    for (; i < n; ++i) dst[i] = static_cast<D>(src[i]);
   }
 }
 
@@ -78,24 +94,26 @@ inline TapList<T> list(const Taps<T>& taps, int output) {
   return {taps.input + begin, taps.weight + begin, taps.begin[output + 1] - begin};
 }
 
-template <class V, bool kAdd, int N, typename T = typename V::T>
-inline void combine_tile(T* dst, const Rows<T>& rows, int64_t x, const TapList<T>& taps) {
+template <class V, bool kAdd, int N, typename S, typename T = typename V::T>
+inline void combine_tile(T* dst, const Rows<S>& rows, int64_t x, const TapList<T>& taps) {
   typename V::Reg sum[N];
   SEGROI_UNROLL
   for (int i = 0; i < N; ++i) sum[i] = kAdd ? V::load(dst + x + i * V::kWidth) : V::zero();
   for (int t = 0; t < taps.count; ++t) {
-    const T* row = rows.at(taps.input[t]) + x;
+    const S* row = rows.at(taps.input[t]) + x;
     const auto weight = V::set(taps.weight[t]);
     SEGROI_UNROLL
-    for (int i = 0; i < N; ++i) sum[i] = V::fma(weight, V::load(row + i * V::kWidth), sum[i]);
+    for (int i = 0; i < N; ++i) {
+      sum[i] = V::fma(weight, load_some<V>(row + i * V::kWidth, V::kWidth), sum[i]);
+    }
   }
   SEGROI_UNROLL
   for (int i = 0; i < N; ++i) V::store(dst + x + i * V::kWidth, sum[i]);
 }
 
 // dst[0, n) = or += sum of weight * row over the taps.
-template <class V, bool kAdd, typename T = typename V::T>
-inline void combine(T* dst, int64_t n, const Rows<T>& rows, const TapList<T>& taps) {
+template <class V, bool kAdd, typename S, typename T = typename V::T>
+inline void combine(T* dst, int64_t n, const Rows<S>& rows, const TapList<T>& taps) {
   int64_t x = 0;
   for (; x + V::kTile * V::kWidth <= n; x += V::kTile * V::kWidth) {
     combine_tile<V, kAdd, V::kTile>(dst, rows, x, taps);
@@ -106,7 +124,8 @@ inline void combine(T* dst, int64_t n, const Rows<T>& rows, const TapList<T>& ta
   const auto mask = V::mask(n - x);
   auto sum = kAdd ? V::load(dst + x, mask) : V::zero();
   for (int t = 0; t < taps.count; ++t) {
-    sum = V::fma(V::set(taps.weight[t]), V::load(rows.at(taps.input[t]) + x, mask), sum);
+    const auto row = load_some<V>(rows.at(taps.input[t]) + x, n - x);
+    sum = V::fma(V::set(taps.weight[t]), row, sum);
   }
   V::store(dst + x, sum, mask);
 }
