@@ -22,7 +22,8 @@ using namespace cpu;
 
 constexpr int64_t kPlaneBlock = 8;          // channels of a planar task
 constexpr int64_t kTogether = 128;          // wide crops of a task
-constexpr int64_t kTileChannels = 64;       // of an interleaved tile
+constexpr int64_t kTileChannels = 64;       // of an interleaved tile, or a multiple
+constexpr int64_t kTilesOfThread = 8;       // at least, where maps have as many rows
 constexpr int64_t kTileValues = 160 << 10;  // a tile fits the second-level cache
 
 // Whether crop k of the wave has a window that is larger than a cache.
@@ -118,14 +119,21 @@ struct TilePlace {
   int row, rows;
 };
 
+// The results do not depend on it. Channels that lie side by side stay together where a row of them
+// fits: the same few of every pixel would fall into few sets of the cache.
 template <typename T>
 std::vector<TilePlace> divide_maps(const Problem<T>& problem) {
-  const int64_t block = std::min(problem.channels, problem.planar ? kPlaneBlock : kTileChannels);
+  int64_t all = 0;
+  for (const Map& map : problem.maps) all += map.images * map.height * map.width;
+  const int64_t share = all * problem.channels / (kTilesOfThread * at::get_num_threads());
   std::vector<TilePlace> places;
   for (size_t m = 0; m < problem.maps.size(); ++m) {
     const Map& map = problem.maps[m];
-    const int rows =
-        static_cast<int>(std::min<int64_t>(kTileValues / (block * map.width) + 1, map.height));
+    const int64_t fitting = kTileValues / map.width / kTileChannels * kTileChannels;
+    const int64_t block =
+        std::min(problem.channels, problem.planar ? kPlaneBlock : std::max(kTileChannels, fitting));
+    const int64_t most = std::min(kTileValues, share) / (block * map.width) + 1;
+    const int rows = static_cast<int>(std::min<int64_t>(most, map.height));
     for (int64_t n = 0; n < map.images; ++n) {
       for (int64_t c = 0; c < problem.channels; c += block) {
         for (int y = 0; y < map.height; y += rows) {
@@ -195,12 +203,6 @@ void separable_forward(const Separable<A>& problem, const at::Tensor& out) {
   if (out.numel() > 0) write_crops(Problem<A>(problem, problem.maps, out));
 }
 
-void clear_memory(const at::Tensor& dense) {
-  char* const data = static_cast<char*>(dense.mutable_data_ptr());
-  at::parallel_for(0, dense.nbytes(), int64_t{1} << 20,
-                   [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, end - begin); });
-}
-
 template <typename A>
 std::vector<at::Tensor> separable_backward_maps(const Separable<A>& p, const at::Tensor& grad) {
   std::vector<at::Tensor> grads;
@@ -208,11 +210,6 @@ std::vector<at::Tensor> separable_backward_maps(const Separable<A>& p, const at:
   for (const at::Tensor& map : p.maps) {
     bool clear = false;
     grads.push_back(empty_large(map.sizes(), layout_of(map), map.options(), &clear));
-    if (!clear && is_channels_last(map)) {
-      // a tile has some channels of each pixel: too short runs to clear well
-      clear_memory(grads.back());
-      clear = true;
-    }
     zero.push_back(clear);
   }
   if (grads[0].size(0) > 0 && grads[0].size(1) > 0) add_crops(Problem<A>(p, grads, grad), zero);

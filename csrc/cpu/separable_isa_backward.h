@@ -13,21 +13,27 @@ struct Tile {
   int64_t c, y, x;
 };
 
-// Visits the runs of elements of a tile that are contiguous in the buffer: visit(map offset, map
-// step, length, tile offset).
+// Visits the runs of elements of a tile that are contiguous in the buffer, as long as they go:
+// visit(map offset, map step, length, tile offset).
 template <typename T, typename Visit>
 void for_each_run(const TileTask<T>& task, const Tile<T>& tile, Visit visit) {
-  const Strides& stride = task.stride;
-  for (int64_t y = 0; y < task.rows; ++y) {
-    const int64_t row = (task.row + y) * stride.y + task.channel * stride.c;
-    if (tile.x == 1) {
-      for (int64_t c = 0; c < task.channels; ++c) {
-        visit(row + c * stride.c, stride.x, task.width, c * tile.c + y * tile.y);
-      }
-    } else {
-      for (int64_t x = 0; x < task.width; ++x) {
-        visit(row + x * stride.x, stride.c, task.channels, y * tile.y + x * tile.x);
-      }
+  struct Axis {
+    int64_t size, map, tile;
+  };
+  const Axis x{task.width, task.stride.x, tile.x}, y{task.rows, task.stride.y, tile.y},
+      c{task.channels, task.stride.c, tile.c};
+  const bool planar = tile.x == 1;
+  const Axis axes[3] = {planar ? x : c, planar ? y : x, planar ? c : y};
+  int64_t length = 1;
+  int joined = 0;
+  while (joined < 3 && axes[joined].tile == length && axes[joined].map == length * axes[0].map) {
+    length *= axes[joined++].size;
+  }
+  const int64_t first = task.row * task.stride.y + task.channel * task.stride.c;
+  for (int64_t i = 0; i < (joined > 2 ? 1 : axes[2].size); ++i) {
+    for (int64_t j = 0; j < (joined > 1 ? 1 : axes[1].size); ++j) {
+      visit(first + i * axes[2].map + j * axes[1].map, axes[0].map, length,
+            i * axes[2].tile + j * axes[1].tile);
     }
   }
 }
