@@ -49,7 +49,8 @@ def convolve_pixels(features: Tensor, weight: Tensor, where: Tensor | None = Non
     Args:
         features: Tensor[N, C, H, W].
         weight: Tensor[O, C, 1, 1].
-        where: bool Tensor[N, H, W] of the pixels that are asked for; the others may be 0.
+        where: bool Tensor[N, H, W] of the pixels that are asked for, None for all; where they are
+            few, they are gathered, and the others are 0.
 
     Returns:
         Tensor[N, O, H, W], channels_last on a CPU.

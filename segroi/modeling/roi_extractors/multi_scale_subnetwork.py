@@ -15,7 +15,9 @@ from segroi import ops
 from segroi.layers import ConvBlock, NormFactory, touch_parameters
 from segroi.modeling.roi_extractors.base import RoIExtractor
 from segroi.modeling.roi_extractors.convolve_maps import convolve_maps, pixels_read
+from segroi.ops._checks import wrong
 from segroi.ops._layout import empty_large, is_channels_last
+from segroi.ops.multi_level_roi_align import check_features, check_rois
 from segroi.ops.reference.multi_level_roi_align import box_levels
 
 # Values of the crops that inference holds at a time: a CPU's cache should keep them until they are
@@ -103,17 +105,32 @@ class MultiScaleSubnetwork(RoIExtractor):
 
         Returns:
             Tensor[K, out_channels, h, w].
+
+        Raises:
+            TypeError, ValueError: as `segroi.ops.multi_level_roi_align`; if channels are missing.
         """
+        self._check(features, rois)
         if rois.shape[0] == 0:  # without samples, batch statistics would be spoilt
             empty = features[0].new_zeros(0, self.out_channels, *self.output_size)
             return touch_parameters(empty + sum(f[:0].sum() for f in features), self)
-        keeps = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        cpu = rois.device.type == "cpu"  # elsewhere a count of pixels is a synchronisation
-        where = self._pixels_read(features, rois) if cpu and not keeps else None
+        graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # serves other RoIs later
+        inference = not graph and not torch.is_grad_enabled()
+        # elsewhere than on a CPU a count of pixels is a synchronisation, and a fake tensor has none
+        countable = type(rois) is Tensor and rois.device.type == "cpu"
+        where = self._pixels_read(features, rois) if inference and countable else None
         branches = self._prepare(features, rois, where)
-        if keeps or not all(map(_is_affine, self.branches)):
+        if not inference or not all(map(_is_affine, self.branches)):
             return self.fuse(torch.cat([self._pool(branch, rois) for branch in branches], dim=1))
         return self.fuse(self._pool_in_pieces(branches, rois))
+
+    def _check(self, features: Sequence[Tensor], rois: Tensor) -> None:
+        """Maps and RoIs are worked on before an operator sees them."""
+        check_features(list(features), self.spatial_scales)
+        check_rois(features[0], rois, None, "select")
+        channels = self.branches[0].conv.in_channels
+        if features[0].shape[1] != channels:
+            expected = f"of {channels} channels"
+            raise wrong(ValueError, "MultiScaleSubnetwork", "features", expected, features[0])
 
     @property
     def is_linear(self) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
@@ -228,6 +229,59 @@ def test_output_need_not_be_square():
 def test_wrong_settings_are_named(kwargs, text):
     with pytest.raises(ValueError, match=text):
         subnetwork(**kwargs)
+
+
+class Traceable(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, fine, coarse, rois):
+        return self.module([fine, coarse], rois)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("traced_with", [1, 20])
+@torch.no_grad()
+def test_a_traced_module_serves_other_rois(traced_with, relu, monkeypatch):
+    """Neither the pixels that are read nor the pieces are those of the example."""
+    monkeypatch.setitem(multi_scale_subnetwork.AT_ONCE, "cpu", 400)
+    module = subnetwork(relu=relu).eval()
+    maps = features()
+    example = (*maps, ROIS.repeat(traced_with, 1))
+    traced = torch.jit.trace(Traceable(module).eval(), example, check_trace=False)
+    for rois in (ROIS[:1], ROIS.flip(0).repeat(6, 1)):
+        torch.testing.assert_close(traced(*maps, rois), ordinary(module, maps, rois))
+
+
+@torch.no_grad()
+def test_shapes_are_found_without_values():
+    module = subnetwork().eval()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        maps, rois = [mode.from_tensor(m) for m in features()], mode.from_tensor(ROIS)
+        assert module(maps, rois).shape == (5, 5, 4, 4)
+
+
+@pytest.mark.parametrize("coordinates", ["aligned", "tf"])
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize(
+    ("maps", "rois", "error", "text"),
+    [
+        (features(), ROIS[:, :4], ValueError, r"rois must be Tensor\[K, 5\]"),
+        (features(), ROIS[0], ValueError, r"rois must be Tensor\[K, 5\]"),
+        (features(), ROIS.long(), TypeError, "rois must be float32"),
+        (features(), ROIS.tolist(), TypeError, "rois must be a dense Tensor"),
+        (features()[:1], ROIS, ValueError, "spatial_scales must be a sequence of 1 numbers"),
+        ([f[0] for f in features()], ROIS, ValueError, r"features\[0\] must be Tensor\[N, C"),
+        ([f[..., :0] for f in features()], ROIS, ValueError, "with H, W > 0"),
+        (features(channels=4), ROIS, ValueError, "features must be of 6 channels"),
+    ],
+)
+def test_wrong_tensors_are_named(maps, rois, error, text, gradient, coordinates):
+    module = subnetwork(coordinates=coordinates).eval()
+    with torch.set_grad_enabled(gradient), pytest.raises(error, match=text):
+        module(maps, rois)
 
 
 @pytest.mark.parametrize("relu", [True, False])
